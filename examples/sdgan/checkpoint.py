@@ -1,0 +1,48 @@
+"""Checkpoints: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = "scbn.examples.sdgan/1"
+
+
+class CheckpointError(ValueError):
+    """The checkpoint cannot be used; the message names it, the reason and what to do."""
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write ``state`` beside ``path`` and then put it in its place, so that a crash leaves the previous one whole."""
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What :func:`save` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, broken, another program's, or holds code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first, or point to OUT/checkpoint.pt of a run")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({reason})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: no checkpoint of this trainer (its format is not {FORMAT!r})")
+    return state

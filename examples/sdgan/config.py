@@ -1,0 +1,226 @@
+"""Every option of the trainer, as frozen dataclasses, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Data = Literal["toy", "cub", "coco"]
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Text and image encoder, matched by DAMSM and then frozen."""
+
+    words: int = 18
+    """Longest caption in words; of longer ones a random choice of words is kept, in order."""
+    min_count: int = 1
+    """Words seen less often are unknown."""
+    embedding_dim: int = 300
+    dim: int = 256
+    """Size D of word and sentence features."""
+    dropout: float = 0.5
+    image: Literal["small", "inception"] = "inception"
+    inception_weights: str | None = None
+    """Path of Inception v3 weights, or a torchvision name such as IMAGENET1K_V1; none: random."""
+    batch_size: int = 48
+    lr: float = 2e-3
+    weight_decay: float = 0.0
+    label_steps: int = 0
+    """Steps in which the image encoder first learns the data's labels (attributes or classes)."""
+    gamma1: float = 4.0
+    gamma2: float = 5.0
+    gamma3: float = 10.0
+    """DAMSM's smoothing: over regions, over words, over captions."""
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """The tree-structured generator."""
+
+    channels: tuple[int, ...] = (32, 32, 32)
+    """Of each stage, low to high resolution; their number is the number of stages."""
+    residual_blocks: int = 2
+    norm: Literal["batch", "sentence", "word", "both"] = "both"
+    activation: Literal["glu", "relu", "leaky_relu"] = "glu"
+    noise_dim: int = 100
+    condition_dim: int = 100
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """The discriminators, one a stage."""
+
+    channels: int = 64
+    max_channels: int = 512
+    norm: Literal["batch", "spectral"] = "batch"
+    condition: Literal["concat", "projection"] = "concat"
+    loss: Literal["bce", "hinge"] = "bce"
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+
+
+@dataclass(frozen=True)
+class SiameseOptions:
+    """The contrastive loss between the two branches."""
+
+    weight: float = 1.0
+    margin: float = 1.0
+    alpha: float = 0.1
+    feature_dim: int = 256
+    normalize: bool = True
+    """Features of unit length, so that margin and alpha mean the same at every stage and in every run."""
+    train_discriminator: bool = True
+    """The discriminators' feature heads learn the loss too, not the generator alone."""
+    share_noise: bool = True
+    """Both branches of a pair start from the same noise."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train SD-GAN: encoders, then generator and discriminators, then pictures and numbers.
+
+    Everything a run leaves is in OUT: samples.png, attention.png, losses.png, metrics.json, checkpoint.pt,
+    generator.safetensors.
+    """
+
+    data: Data = "toy"
+    """toy: birds drawn on the spot; cub: CUB-200-2011 with captions; coco: MS-COCO captions."""
+    root: Path | None = None
+    """Folder of the data set (cub, coco)."""
+    steps: int = 600_000
+    """Generator steps."""
+    encoder_steps: int = 100_000
+    """Steps of matching text and image encoder (DAMSM)."""
+    batch_size: int = 20
+    """Siamese pairs a step: twice as many images."""
+    size: int = 256
+    """Pixels of the last stage's images."""
+    seed: int = 0
+    out: Path = Path("runs/sdgan")
+    """Folder for everything the run leaves."""
+    resume: bool = False
+    """Continue from OUT/checkpoint.pt."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    workers: int = 2
+    """Processes that read image files."""
+    accelerator: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    damsm_weight: float = 5.0
+    kl_weight: float = 1.0
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
+    siamese: SiameseOptions = field(default_factory=SiameseOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise ValueError("--batch-size must be at least 2: a batch holds pairs of one image and of two images")
+        if self.encoder_steps < 0:
+            raise ValueError(f"--encoder-steps must not be negative, got {self.encoder_steps}")
+        smallest = 8 << (len(self.generator.channels) - 1)
+        if self.size < smallest or self.size & (self.size - 1):
+            raise ValueError(
+                f"--size must be a power of two of at least {smallest} for {len(self.generator.channels)} stages, "
+                f"got {self.size}"
+            )
+
+    @property
+    def sizes(self) -> list[int]:
+        """Pixels of each stage's images, low to high."""
+        stages = len(self.generator.channels)
+        return [self.size >> (stages - 1 - i) for i in range(stages)]
+
+    def to_json(self) -> str:
+        """The configuration as JSON, for the checkpoint."""
+        return json.dumps(dataclasses.asdict(self), default=str, indent=1)
+
+
+def preset(data: Data) -> Config:
+    """The settings for a data set: AttnGAN's and the paper's for cub and coco, a fast recipe for the toy birds."""
+    if data == "cub":
+        return Config(data="cub", out=Path("runs/cub"))
+    if data == "coco":
+        return Config(
+            data="coco",
+            out=Path("runs/coco"),
+            batch_size=14,
+            damsm_weight=50.0,
+            encoder=EncoderOptions(words=12),
+            generator=GeneratorOptions(channels=(48, 48, 48), residual_blocks=3),
+            discriminator=DiscriminatorOptions(channels=96, max_channels=768),
+        )
+    return Config(
+        data="toy",
+        out=Path("runs/toy"),
+        steps=1200,
+        encoder_steps=400,
+        batch_size=24,
+        size=64,
+        checkpoint_every=200,
+        workers=0,
+        damsm_weight=1.0,
+        encoder=EncoderOptions(
+            words=24, embedding_dim=64, dim=64, dropout=0.0, image="small", batch_size=64, label_steps=250
+        ),
+        generator=GeneratorOptions(
+            channels=(64, 32, 16),
+            residual_blocks=0,
+            activation="leaky_relu",
+            noise_dim=32,
+            condition_dim=32,
+            lr=5e-4,
+            betas=(0.0, 0.9),
+            ema=0.995,
+        ),
+        discriminator=DiscriminatorOptions(
+            channels=32,
+            max_channels=128,
+            norm="spectral",
+            condition="projection",
+            loss="hinge",
+            lr=1e-3,
+            betas=(0.0, 0.9),
+        ),
+        siamese=SiameseOptions(weight=0.5),
+    )
+
+
+def from_json(text: str) -> Config:
+    """The configuration that :meth:`Config.to_json` wrote."""
+    return _build(Config, json.loads(text))
+
+
+_NESTED: dict[str, Any] = {
+    "encoder": EncoderOptions,
+    "generator": GeneratorOptions,
+    "discriminator": DiscriminatorOptions,
+    "siamese": SiameseOptions,
+}
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = values.keys() - known
+    if unknown:
+        raise ValueError(f"unknown options {sorted(unknown)} in the stored configuration of {kind.__name__}")
+    done: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in _NESTED and kind is Config:
+            value = _build(_NESTED[name], value)
+        elif name in ("root", "out") and value is not None:
+            value = Path(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        done[name] = value
+    return kind(**done)

@@ -1,0 +1,71 @@
+"""MS-COCO captions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from examples.sdgan.data.dataset import CaptionedImages, DataError
+from examples.sdgan.data.files import ImageFiles, inside
+from examples.sdgan.vocabulary import tokenize
+
+
+def coco(root: Path, split: str, size: int, progress=lambda done: None) -> CaptionedImages:
+    """The images of a split (``"train"``, or ``"test"``, which is COCO's val).
+
+    Looks for ``annotations/captions_{train,val}*.json`` and for the images in the folder of the file's own ending,
+    such as ``train2014/`` (or ``images/train2014/``). Images that the JSON lists are used; each needs a caption.
+
+    Raises:
+        DataError: something is missing or unreadable; the message names it.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; --root must be the COCO folder with annotations/ in it")
+    kind = "train" if split == "train" else "val"
+    found = sorted((root / "annotations").glob(f"captions_{kind}*.json"))
+    if not found:
+        if kind == "val":
+            return CaptionedImages("COCO (val)", ImageFiles([], size), [])
+        raise DataError(f"{root / 'annotations'}: holds no captions_{kind}*.json")
+    path = found[0]
+    folder = _folder(root, path.stem.removeprefix("captions_"))
+    captions = _read(path)
+    paths = []
+    for name in captions:
+        image = inside(folder, name, path)
+        if not image.is_file():
+            raise DataError(f"{image}: captions without an image ({path} lists it)")
+        paths.append(image)
+    return CaptionedImages(f"COCO ({kind})", ImageFiles(paths, size, None, progress), list(captions.values()))
+
+
+def _folder(root: Path, name: str) -> Path:
+    for folder in (root / name, root / "images" / name):
+        if folder.is_dir():
+            return folder
+    raise DataError(f"{root}: the folder of images is missing; looked for {name} and images/{name}")
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """Captions by file name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        captions: dict[str, list[str]] = {name: [] for name in names.values()}
+        for note in content["annotations"]:
+            if note["image_id"] not in names:
+                raise DataError(f"{path}: a caption of image {note['image_id']}, which the file does not list")
+            text = " ".join(str(note["caption"]).split())
+            if tokenize(text):
+                captions[names[note["image_id"]]].append(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not COCO captions: expected images with id and file_name, and annotations with "
+            f"image_id and caption ({type(error).__name__}: {error})"
+        ) from error
+    for name, texts in captions.items():
+        if not texts:
+            raise DataError(f"{path}: an image without captions: {name}")
+    return captions

@@ -1,0 +1,110 @@
+"""Images that lie in files: checked before training, decoded once if they fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from examples.sdgan.data.dataset import DataError
+
+Box = tuple[float, float, float, float]
+MEMORY = 2 << 30
+_SLACK = 76 / 64  # AttnGAN resizes to this much more than it crops.
+
+
+class ImageFiles:
+    """Image files as an :class:`ImageSource`.
+
+    Every file is decoded once before training, so that a broken one is named at once and not in hour three; what
+    then fits in 2 GiB stays in memory.
+
+    Args:
+        paths: of the images.
+        size: pixels that will be asked for.
+        boxes: of each image (x, y, width, height), to crop around, or ``None``.
+        progress: called with the number of files checked so far.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: int,
+        boxes: Sequence[Box] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self.paths, self.boxes = list(paths), boxes
+        self.stored = round(size * _SLACK)
+        keep = len(self.paths) * 3 * self.stored**2 <= MEMORY
+        self.memory = torch.empty(len(self.paths), 3, self.stored, self.stored, dtype=torch.uint8) if keep else None
+
+        def check(i: int) -> None:
+            pixels = self._decode(i)
+            if self.memory is not None:
+                self.memory[i] = pixels
+
+        with ThreadPoolExecutor() as pool:
+            for done, _ in enumerate(pool.map(check, range(len(self.paths))), 1):
+                progress(done)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, indices: list[int], size: int, rng: torch.Generator | None) -> Tensor:
+        """uint8 (N, 3, size, size); with ``rng`` cropped and flipped at random, else the centre."""
+        out = []
+        for i in indices:
+            pixels = self.memory[i] if self.memory is not None else self._decode(i)
+            slack = pixels.shape[-1] - size
+            if rng is None:
+                top = left = slack // 2
+                flip = False
+            else:
+                top, left = torch.randint(slack + 1, (2,), generator=rng).tolist()
+                flip = bool(torch.rand((), generator=rng) < 0.5)
+            crop = pixels[:, top : top + size, left : left + size]
+            out.append(crop.flip(2) if flip else crop)
+        return torch.stack(out)
+
+    def _decode(self, i: int) -> Tensor:
+        path = self.paths[i]
+        try:
+            with Image.open(path) as image:
+                image = ImageOps.exif_transpose(image).convert("RGB")
+                if self.boxes is not None:
+                    image = image.crop(_around(self.boxes[i], image.size))
+                image = image.resize((self.stored, self.stored), Image.Resampling.BILINEAR)
+        except Exception as error:
+            raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A square of 1.5 times the box's longer side around its centre, within the image, as in AttnGAN."""
+    x, y, width, height = box
+    radius = 0.75 * max(width, height)
+    cx, cy = x + width / 2, y + height / 2
+    left, top = max(0, int(cx - radius)), max(0, int(cy - radius))
+    return left, top, min(size[0], int(cx + radius)), min(size[1], int(cy + radius))
+
+
+def inside(root: Path, relative: str, where: Path) -> Path:
+    """``root / relative``, which must lie inside ``root``; ``where`` is the file that names it."""
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{where}: names {relative!r}, which lies outside {root}")
+    return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, stripped."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,31 @@
+"""The data set that the options name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from examples.sdgan.config import Config
+from examples.sdgan.data.coco import coco
+from examples.sdgan.data.cub import cub
+from examples.sdgan.data.dataset import CaptionedImages, DataError
+from examples.sdgan.data.toy import birds
+
+
+def open_data(
+    config: Config, progress: Callable[[int], None] = lambda done: None
+) -> tuple[CaptionedImages, CaptionedImages]:
+    """Training images and, to sample from, held-out ones (the training images where the data has no others).
+
+    Raises:
+        DataError: the data is missing or broken, or too small to train on.
+    """
+    if config.data == "toy":
+        return birds("train", config.size), birds("test", config.size)
+    if config.root is None:
+        raise DataError(f"--data {config.data} needs --root DIR, the folder of the data set")
+    read = cub if config.data == "cub" else coco
+    train = read(config.root, "train", config.size, progress)
+    if len(train) < 2:
+        raise DataError(f"{config.root}: needs at least 2 training images with captions, found {len(train)}")
+    test = read(config.root, "test", config.size, progress)
+    return train, test if len(test) else train

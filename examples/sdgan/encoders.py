@@ -1,0 +1,130 @@
+"""Text and image encoder: both end in one space of D features, where DAMSM matches them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from examples.sdgan.config import EncoderOptions
+from examples.sdgan.vocabulary import PADDING
+from scbn import TextFeatures
+
+
+class TextEncoder(nn.Module):
+    """Bidirectional LSTM over word embeddings; sizes and initialisation as AttnGAN's.
+
+    ``forward(tokens)``: (N, T) int64, 0 = padding, at least one word a caption -> :class:`scbn.TextFeatures`.
+    """
+
+    def __init__(self, vocabulary_size: int, options: EncoderOptions) -> None:
+        super().__init__()
+        if options.dim % 2:
+            raise ValueError(f"the encoder's dim is split between two directions and must be even, got {options.dim}")
+        self.embedding = nn.Embedding(vocabulary_size, options.embedding_dim, padding_idx=PADDING)
+        self.dropout = nn.Dropout(options.dropout)
+        self.lstm = nn.LSTM(options.embedding_dim, options.dim // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, tokens: Tensor) -> TextFeatures:
+        mask = tokens == PADDING
+        # An empty caption still needs one step for the packing; the mask says that it is nothing.
+        lengths = (~mask).sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(
+            self.dropout(self.embedding(tokens)), lengths, batch_first=True, enforce_sorted=False
+        )
+        output, (hidden, _) = self.lstm(packed)
+        words, _ = pad_packed_sequence(output, batch_first=True, total_length=tokens.shape[1])
+        return TextFeatures(sentence=torch.cat((hidden[0], hidden[1]), 1), words=words, padding_mask=mask)
+
+
+class SmallImageEncoder(nn.Module):
+    """A small CNN: 8x8 regions and one global feature, from images of any size of at least 32.
+
+    ``forward(images)``: (N, 3, S, S) in [-1, 1] -> regions (N, D, 8, 8), global (N, D).
+    """
+
+    def __init__(self, dim: int, width: int = 32) -> None:
+        super().__init__()
+
+        def block(before: int, after: int, stride: int = 2) -> nn.Sequential:
+            conv = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+            return nn.Sequential(conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
+
+        self.local = nn.Sequential(block(3, width), block(width, 2 * width), block(2 * width, 4 * width))
+        self.deep = nn.Sequential(block(4 * width, 4 * width), block(4 * width, 4 * width))
+        self.features = 4 * width * 4
+        self.emb_features = nn.Conv2d(4 * width, dim, 1, bias=False)
+        self.emb_code = nn.Linear(self.features, dim)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        local, code = self.trunk(images)
+        return self.emb_features(local), self.emb_code(code)
+
+    def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features before the common space: regions (N, C, 8, 8) and global (N, features)."""
+        if images.shape[-1] != 64:
+            images = F.interpolate(images, size=(64, 64), mode="bilinear", align_corners=False, antialias=True)
+        local = self.local(images)
+        return local, self.deep(local).flatten(1)
+
+
+class InceptionImageEncoder(nn.Module):
+    """Inception v3 as DAMSM uses it: 17x17 regions of Mixed_6e and the pooled global feature.
+
+    Only the two projections learn. ``forward(images)``: (N, 3, S, S) in [-1, 1] -> regions (N, D, 17, 17),
+    global (N, D).
+
+    Args:
+        dim: D.
+        weights: path of a state dict, or the name of torchvision weights (downloaded by torchvision);
+            ``None``: random.
+    """
+
+    features = 2048
+
+    def __init__(self, dim: int, weights: str | None) -> None:
+        super().__init__()
+        from torchvision.models import get_model
+
+        if weights is not None and not Path(weights).is_file():
+            self.inception = get_model("inception_v3", weights=weights, transform_input=False)
+        else:
+            self.inception = get_model("inception_v3", weights=None, init_weights=False, transform_input=False)
+            if weights is not None:
+                self.inception.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.inception.requires_grad_(False)
+        self.inception.AuxLogits = None
+        self.inception.fc = nn.Identity()
+        self.emb_features = nn.Conv2d(768, dim, 1, bias=False)
+        self.emb_code = nn.Linear(self.features, dim)
+
+    def train(self, mode: bool = True) -> InceptionImageEncoder:
+        """Only the projections train: the trunk's batch norms keep ImageNet's statistics."""
+        super().train(mode)
+        self.inception.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        local, code = self.trunk(images)
+        return self.emb_features(local), self.emb_code(code)
+
+    def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features before the common space: regions (N, 768, 17, 17) and global (N, 2048)."""
+        images = F.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
+        regions: list[Tensor] = []
+        hook = self.inception.Mixed_6e.register_forward_hook(lambda _m, _a, output: regions.append(output))
+        try:
+            code = self.inception(images)
+        finally:
+            hook.remove()
+        return regions[0], code
+
+
+def image_encoder(options: EncoderOptions) -> SmallImageEncoder | InceptionImageEncoder:
+    """The image encoder that the options name."""
+    if options.image == "small":
+        return SmallImageEncoder(options.dim)
+    return InceptionImageEncoder(options.dim, options.inception_weights)

@@ -1,0 +1,100 @@
+"""The loop every phase of training runs in: progress, curves, checkpoints, Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from examples.sdgan.pictures import History
+
+_EVERY = 10
+
+
+class NotFinite(RuntimeError):
+    """A loss is NaN or infinite."""
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with steps, losses and the time left."""
+    return Progress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        speed_estimate_period=60,
+    )
+
+
+def run_phase(
+    name: str,
+    start: int,
+    stop: int,
+    batches: Iterable[Any],
+    step: Callable[[int, Any], dict[str, Tensor]],
+    history: History,
+    checkpoint: Callable[[int], None],
+    checkpoint_every: int,
+    seed: int,
+    console: Console,
+) -> None:
+    """Take the steps from ``start`` to ``stop``.
+
+    Args:
+        name: of the phase, for the bar and the curves.
+        start, stop: step numbers.
+        batches: one for each of these steps.
+        step: called with the number and the batch; returns losses.
+        history: gets the curves, a point every 10 steps.
+        checkpoint: called with the number of steps done.
+        checkpoint_every: steps between these calls; Ctrl-C calls it too.
+        seed: with the step number it seeds torch's global generator, so a resumed run goes on as the first would.
+        console: where progress goes.
+
+    Raises:
+        NotFinite: a loss is NaN or infinite; names the step and the losses.
+        KeyboardInterrupt: after the checkpoint is written.
+    """
+    curves = history.setdefault(name, {"step": []})
+    done = start
+    began = time.monotonic()
+    with progress_bar(console) as bar:
+        task = bar.add_task(name, total=stop, completed=start, note="")
+        try:
+            for number, batch in zip(range(start, stop), batches, strict=True):
+                torch.manual_seed(seed * 1_000_003 + number)
+                losses = step(number, batch)
+                done = number + 1
+                if number % _EVERY == 0 or done == stop:
+                    values = {key: float(value) for key, value in losses.items()}
+                    _record(curves, number, values)
+                    if not all(math.isfinite(value) for value in values.values()):
+                        raise NotFinite(f"{name}, step {number}: a loss is not finite: {values}")
+                    note = " ".join(f"{key} {value:.2f}" for key, value in values.items())
+                    bar.update(task, completed=done, note=note)
+                    if not console.is_terminal and (number - start) % max((stop - start) // 10, 1) < _EVERY:
+                        left = (time.monotonic() - began) / (done - start) * (stop - done)
+                        console.print(f"{name} {done}/{stop}, {left:.0f} s left: {note}")
+                if done % checkpoint_every == 0 or done == stop:
+                    checkpoint(done)
+        except KeyboardInterrupt:
+            checkpoint(done)
+            raise
+
+
+def _record(curves: dict[str, list[float]], step: int, values: dict[str, float]) -> None:
+    length = len(curves["step"])
+    curves["step"].append(step)
+    for name in {*curves, *values} - {"step"}:
+        curve = curves.setdefault(name, [math.nan] * length)
+        curve.append(values.get(name, math.nan))

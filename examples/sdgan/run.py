@@ -1,0 +1,220 @@
+"""One run from nothing, or from its checkpoint, to a folder of results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader
+
+from examples.sdgan import checkpoint, pictures
+from examples.sdgan.config import Config
+from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
+from examples.sdgan.encoders import TextEncoder, image_encoder
+from examples.sdgan.gan import GanTraining, standing_statistics
+from examples.sdgan.loop import progress_bar, run_phase
+from examples.sdgan.measure import measure
+from examples.sdgan.pretrain import EncoderTraining
+from examples.sdgan.sampler import Sampler
+from examples.sdgan.vocabulary import Vocabulary
+
+# What may differ between a run and its continuation.
+_FREE = ("steps", "out", "resume", "checkpoint_every", "workers", "accelerator", "root")
+_GRID, _SHEET, _STANDING_BATCHES = 24, 5, 20
+
+
+class Run:
+    """The state of a run; :meth:`go` takes it to its end."""
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self.config, self.console = config, console
+        self.began = time.monotonic()
+        self.path = config.out / "checkpoint.pt"
+        state = self._state_to_resume()
+        torch.manual_seed(config.seed)
+        self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+        self.train, self.test = self._open_data()
+        words = (
+            state["vocabulary"]
+            if state
+            else Vocabulary.of((c for cs in self.train.captions for c in cs), config.encoder.min_count).words[2:]
+        )
+        self.vocabulary = Vocabulary(words)
+        self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
+        self.image = image_encoder(config.encoder).to(self.fabric.device, memory_format=torch.channels_last)
+        self.history: pictures.History = {}
+        self.seconds = 0.0
+        self.encoder_step = self.gan_step = 0
+        self.encoders = EncoderTraining(self.fabric, config, self.text, self.image, self.train)
+        self.gan: GanTraining | None = None
+        self.sampler: Sampler | None = None
+        self._drawn_at = -1
+        if state:
+            self._restore(state)
+
+    def go(self) -> None:
+        """Train what is left to train, then measure and draw."""
+        config = self.config
+        pairs = config.encoder.batch_size // 2
+        if self.encoder_step < self.encoders.steps:
+            batches = self._batches(pairs, 0.0, config.seed, self.encoder_step, self.encoders.steps)
+            self._phase("encoders", self.encoder_step, self.encoders.steps, batches, self.encoders.step)
+        if self.gan is None:
+            self.gan = GanTraining(self.fabric, config, self.text, self.image)
+        if self.gan_step < config.steps:
+            batches = self._batches(config.batch_size, 0.5, config.seed + 1, self.gan_step, config.steps)
+            self._phase("gan", self.gan_step, config.steps, batches, self.gan.step)
+        self._finish()
+
+    def _phase(self, name: str, start: int, stop: int, batches: DataLoader, step: Any) -> None:
+        def save(done: int) -> None:
+            if name == "gan":
+                self.gan_step = done
+                self._draw_samples()
+            else:
+                self.encoder_step = done
+            self.save()
+
+        on_device = (self.fabric.to_device(batch) for batch in batches)
+        every, seed = self.config.checkpoint_every, self.config.seed
+        run_phase(name, start, stop, on_device, step, self.history, save, every, seed, self.console)
+
+    def _batches(self, pairs: int, same: float, seed: int, start: int, stop: int) -> DataLoader:
+        c = self.config
+        data = SiamesePairs(self.train, self.vocabulary, c.encoder.words, pairs, c.size, seed, same)
+        return DataLoader(data, batch_size=None, sampler=range(start, stop), num_workers=c.workers)
+
+    def _open_data(self) -> tuple[CaptionedImages, CaptionedImages]:
+        if self.config.data == "toy":
+            self.console.print("drawing birds ...")
+            return open_data(self.config)
+        with progress_bar(self.console) as bar:
+            task = bar.add_task("checking images", total=None, note="")
+            return open_data(self.config, lambda done: bar.update(task, completed=done))
+
+    def _state_to_resume(self) -> dict[str, Any] | None:
+        if not self.config.resume:
+            return None
+        state = checkpoint.load(self.path)
+        before, now = json.loads(state["config"]), json.loads(self.config.to_json())
+        changed = [k for k in now if k not in _FREE and before.get(k) != now[k]]
+        if changed:
+            told = "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in changed)
+            raise checkpoint.CheckpointError(
+                f"{self.path}: the run to resume had other options ({told}); repeat its command with --resume added"
+            )
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.text.load_state_dict(state["text"])
+        self.image.load_state_dict(state["image"])
+        self.history, self.seconds = state["history"], state["seconds"]
+        self.encoder_step, self.gan_step = state["encoder_step"], state["gan_step"]
+        if "encoders" in state:
+            self.encoders.load_state_dict(state["encoders"])
+        if "gan" in state:
+            self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
+            self.gan.load_state_dict(state["gan"])
+        self.console.print(f"resumed {self.path} at encoder step {self.encoder_step}, step {self.gan_step}")
+
+    def save(self) -> None:
+        """Write the checkpoint: all that a resumed run or a sampler needs."""
+        state: dict[str, Any] = {
+            "config": self.config.to_json(),
+            "vocabulary": self.vocabulary.words[2:],
+            "text": self.text.state_dict(),
+            "image": self.image.state_dict(),
+            "history": self.history,
+            "seconds": self._elapsed(),
+            "encoder_step": self.encoder_step,
+            "gan_step": self.gan_step,
+        }
+        if self.gan is None:
+            state["encoders"] = self.encoders.state_dict()
+        else:
+            state |= {"gan": self.gan.state_dict(), "ema": self._snapshot().generator.state_dict()}
+        checkpoint.save(state, self.path)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def _snapshot(self) -> Sampler:
+        """The averaged generator as it is now, with statistics of its own."""
+        assert self.gan is not None
+        if self.sampler is not None and self._drawn_at == self.gan_step:
+            return self.sampler
+        generator = copy.deepcopy(self.gan.average.module)
+        sampler = Sampler(self.config, self.vocabulary, self.text, generator)  # pyright: ignore[reportArgumentType]
+        rng = random.Random(self.config.seed)
+        size, dim = 2 * self.config.batch_size, self.config.generator.noise_dim
+        noise = pictures.standing_noise(_STANDING_BATCHES * size, dim, seed=1).to(self.fabric.device)
+        captions = [rng.choice(rng.choice(self.train.captions)) for _ in range(len(noise))]
+        # The mean condition, as in sampling.
+        standing_statistics(
+            sampler.generator,
+            (
+                (part, sampler.encode(captions[i * size : (i + 1) * size]))
+                for i, part in enumerate(noise.split(size))
+            ),
+        )
+        self.sampler, self._drawn_at = sampler, self.gan_step
+        return sampler
+
+    def _draw_samples(self) -> None:
+        sampler = self._snapshot()
+        captions = [self.test.captions[i % len(self.test)][0] for i in range(_GRID)]
+        images = sampler.images(captions, pictures.standing_noise(_GRID, self.config.generator.noise_dim))
+        title = f"{self.test.name}: held-out captions, step {self.gan_step}"
+        pictures.sample_grid(images, captions, self.config.out / "samples.png", title=title)
+
+    def _finish(self) -> None:
+        config, sampler = self.config, self._snapshot()
+        trained = self._elapsed()
+        captions = [self.test.captions[i % len(self.test)][0] for i in range(_SHEET)]
+        noise = pictures.standing_noise(_SHEET, config.generator.noise_dim)
+        images, maps, words = sampler.attention(captions, noise)
+        layer = pictures.finest(maps)
+        if layer is None:
+            self.console.print("no attention.png: no norm of this generator listens to words")
+        else:
+            title = f"where each word is heard, layer {layer[0]}; the number is the map's highest weight"
+            pictures.attention_sheet(
+                images, layer[1], words, config.out / "attention.png", columns=config.encoder.words, title=title
+            )
+        pictures.loss_curves(self.history, config.out / "losses.png")
+        save_file(
+            {name: value.contiguous() for name, value in sampler.generator.state_dict().items()},
+            config.out / "generator.safetensors",
+            metadata={"config": config.to_json()},
+        )
+        metrics: dict[str, Any] = {"data": self.train.name, "images": len(self.train), "steps": self.gan_step}
+        if config.data == "toy":
+            with progress_bar(self.console) as bar:
+                task = bar.add_task("attribute reader", total=None, note="")
+                metrics |= measure(
+                    sampler, self.train, self.test, config.seed, lambda s: bar.update(task, completed=s)
+                )
+        metrics["losses"] = {
+            f"{phase}/{name}": values[-1]
+            for phase, curves in self.history.items()
+            for name, values in curves.items()
+            if name != "step"
+        }
+        metrics["seconds"] = {"trained": round(trained, 1), "total": round(self._elapsed(), 1)}
+        metrics["torch"] = torch.__version__
+        metrics["config"] = json.loads(config.to_json())
+        (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        if "caption_fidelity" in metrics:
+            f, chance = metrics["caption_fidelity"], metrics["chance"]["value"]
+            low, high = f["interval_95"]
+            self.console.print(
+                f"caption fidelity {f['value']:.3f} [{low:.3f}, {high:.3f}] on {f['images']} images, chance {chance:.3f}"
+            )
+

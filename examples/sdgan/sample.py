@@ -1,0 +1,78 @@
+"""Make images of any sentence: ``python -m examples.sdgan.sample --checkpoint FILE --caption "..."``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from examples.sdgan import pictures
+from examples.sdgan.checkpoint import CheckpointError
+from examples.sdgan.sampler import Sampler
+from examples.sdgan.vocabulary import tokenize
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make images of sentences with a trained checkpoint."""
+
+    checkpoint: Path
+    """checkpoint.pt of a run."""
+    caption: tuple[str, ...]
+    """One sentence or several, each in quotes."""
+    count: int = 6
+    """Images of each caption."""
+    seed: int = 0
+    out: Path | None = None
+    """Picture to write; by default sample.png beside the checkpoint. Word maps go to NAME-attention.png."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for bad options."""
+    console = Console(soft_wrap=True)
+    options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.sample")
+    try:
+        out = make(options, console)
+    except (CheckpointError, ValueError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 2
+    console.print(f"done: look at {out.resolve()}")
+    return 0
+
+
+def make(options: Options, console: Console) -> Path:
+    """Write the pictures; returns the path of the images' one.
+
+    Raises:
+        ValueError: no caption, a count below 1, or a caption of which the encoder knows no word.
+    """
+    if options.count < 1 or not options.caption:
+        raise ValueError(f"needs at least one caption and --count of at least 1, got count={options.count}")
+    sampler = Sampler.load(options.checkpoint)
+    for caption in options.caption:
+        unknown = sampler.unknown(caption)
+        if len(unknown) == len(tokenize(caption)):
+            known = ", ".join(sampler.vocabulary.words[2:42])
+            raise ValueError(f"no word of {caption!r} is known to this model; it knows, for example: {known}")
+        if unknown:
+            console.print(f"words this model never saw, heard as 'unknown': {', '.join(unknown)}")
+        if len(tokenize(caption)) > sampler.config.encoder.words:
+            console.print(f"only the first {sampler.config.encoder.words} words are heard")
+    captions = [caption for caption in options.caption for _ in range(options.count)]
+    noise = pictures.standing_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
+    out = options.out or options.checkpoint.with_name("sample.png")
+    pictures.sample_grid(sampler.images(captions, noise), captions, out, columns=options.count)
+    images, maps, words = sampler.attention(list(options.caption), noise[:: options.count])
+    layer = pictures.finest(maps)
+    if layer is not None:
+        sheet = out.with_name(f"{out.stem}-attention.png")
+        pictures.attention_sheet(images, layer[1], words, sheet, columns=max(map(len, words)))
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

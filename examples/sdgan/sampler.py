@@ -1,0 +1,82 @@
+"""From captions to images with a trained generator, and nothing else of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.sdgan import checkpoint
+from examples.sdgan.config import Config, from_json
+from examples.sdgan.data.pairs import pad
+from examples.sdgan.encoders import TextEncoder
+from examples.sdgan.gan import build_generator
+from examples.sdgan.vocabulary import Vocabulary, tokenize
+from scbn import TextFeatures, TreeGenerator
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A generator in eval mode with the text encoder and the vocabulary it listens through."""
+
+    config: Config
+    vocabulary: Vocabulary
+    text: TextEncoder
+    generator: TreeGenerator
+
+    @classmethod
+    def load(cls, path: Path) -> Sampler:
+        """From a checkpoint of a run that has trained its generator.
+
+        Raises:
+            checkpoint.CheckpointError: the file is missing, broken, foreign, or holds no generator yet.
+        """
+        state = checkpoint.load(path)
+        if "ema" not in state:
+            raise checkpoint.CheckpointError(
+                f"{path}: its run has trained encoders only, no generator yet; continue it with --resume"
+            )
+        config = from_json(state["config"])
+        vocabulary = Vocabulary(state["vocabulary"])
+        text = TextEncoder(len(vocabulary), config.encoder)
+        text.load_state_dict(state["text"])
+        generator = build_generator(config)
+        generator.load_state_dict(state["ema"])
+        return cls(config, vocabulary, text.eval(), generator.eval())
+
+    def unknown(self, caption: str) -> list[str]:
+        """The words of a caption that the encoder never saw."""
+        return [word for word in tokenize(caption) if word not in self.vocabulary]
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> TextFeatures:
+        """Text features; words beyond the longest caption that training allowed are cut off."""
+        tokens = [self.vocabulary.encode(caption) for caption in captions]
+        device = next(self.text.parameters()).device
+        return self.text(pad(tokens, self.config.encoder.words).to(device))
+
+    @torch.no_grad()
+    def images(self, captions: list[str], noise: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1], of the last stage, one for each caption and row of noise."""
+        parts = []
+        for start in range(0, len(captions), _BATCH):
+            text = self.encode(captions[start : start + _BATCH])
+            part = noise[start : start + _BATCH].to(text.sentence.device)  # pyright: ignore[reportOptionalMemberAccess]
+            parts.append(self.generator(part, text).images[-1].float().cpu())
+        return torch.cat(parts)
+
+    def attention(self, captions: list[str], noise: Tensor) -> tuple[Tensor, dict[str, Tensor], list[list[str]]]:
+        """Images, the word maps of every layer that has them, and the words the maps are of."""
+        text = self.encode(captions)
+        output, maps = self.generator.attention(noise.to(text.sentence.device), text)  # pyright: ignore[reportOptionalMemberAccess]
+        words = [tokenize(caption)[: self.config.encoder.words] for caption in captions]
+        return output.images[-1].float().cpu(), {name: m.cpu() for name, m in maps.items()}, words
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` needs, for the checkpoint."""
+        return {"ema": self.generator.state_dict()}

@@ -1,0 +1,48 @@
+"""Train SD-GAN: ``python -m examples.sdgan.train`` draws birds and trains on them in minutes; see ``--help``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+
+from examples.sdgan.checkpoint import CheckpointError
+from examples.sdgan.config import Config, Data, preset
+from examples.sdgan.data import DataError
+from examples.sdgan.loop import NotFinite
+from examples.sdgan.run import Run
+
+_DATA: tuple[Data, ...] = ("toy", "cub", "coco")
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """The options of a command line; what it leaves open comes from the preset of its ``--data``."""
+    chosen: Data = "toy"
+    for i, argument in enumerate(argv):
+        value = argv[i + 1] if argument == "--data" and i + 1 < len(argv) else argument.removeprefix("--data=")
+        chosen = next((name for name in _DATA if name == value), chosen) if argument.startswith("--data") else chosen
+    return tyro.cli(Config, default=preset(chosen), args=list(argv), prog="python -m examples.sdgan.train")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for bad options or data, 130 after Ctrl-C."""
+    console = Console(soft_wrap=True)
+    try:
+        config = parse(sys.argv[1:] if argv is None else argv)
+        config.out.mkdir(parents=True, exist_ok=True)
+        run = Run(config, console)
+        run.go()
+    except (CheckpointError, DataError, NotFinite, ValueError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped; what was trained is in checkpoint.pt, continue with the same command and --resume")
+        return 130
+    console.print(f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""Semantic-conditioned batch normalisation and its companions, from SD-GAN (CVPR 2019, arXiv 1904.01480)."""
+
+from scbn.attention import VisualSemanticEmbedding
+from scbn.loss import SiameseContrastiveLoss
+from scbn.sentence import SentenceSCBN
+from scbn.text import TextFeatures
+from scbn.tree import TreeGenerator, TreeOutput
+from scbn.word import WordSCBN
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SentenceSCBN",
+    "SiameseContrastiveLoss",
+    "TextFeatures",
+    "TreeGenerator",
+    "TreeOutput",
+    "VisualSemanticEmbedding",
+    "WordSCBN",
+]

@@ -1,0 +1,152 @@
+"""Every check of the arguments of a public call, in one place.
+
+Static facts only (types, shapes, dtypes): nothing here reads a value from a tensor, so nothing synchronises with
+a device or breaks ``torch.compile(fullgraph=True)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scbn.text import TextFeatures
+
+LAYOUTS = "(N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W)"
+
+
+def positive(**sizes: int) -> None:
+    """Require whole numbers of at least 1."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value!r}")
+
+
+def visual(x: Tensor, num_features: int | None) -> None:
+    """Require a floating visual feature map with ``num_features`` channels."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a tensor of shape {LAYOUTS}, got {type(x).__name__}")
+    if not 2 <= x.dim() <= 5:
+        raise ValueError(f"x must have shape {LAYOUTS}, got {x.shape=}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point, got {x.dtype=}; convert it with x.float()")
+    if num_features is not None and x.shape[1] != num_features:
+        raise ValueError(
+            f"axis 1 of x must have num_features={num_features} channels, got {x.shape=}; "
+            "build the layer with num_features=x.shape[1], or permute x to channels first"
+        )
+
+
+def precision(x: Tensor, parameter: Tensor | None) -> None:
+    """Require that a float64 map meets a float64 layer: lower precision would be silently lost."""
+    if parameter is not None and x.dtype == torch.float64 and parameter.dtype != torch.float64:
+        raise ValueError(
+            f"x is float64 but the layer holds {parameter.dtype}; call layer.double(), or pass x.float()"
+        )
+
+
+def sentence_cue(text: TextFeatures | Tensor, x: Tensor, sentence_dim: int) -> tuple[Tensor, Tensor | None]:
+    """The sentence vectors of ``text`` and its padding mask, checked against ``x``."""
+    sentence, mask = (text.sentence, text.padding_mask) if isinstance(text, TextFeatures) else (text, None)
+    if sentence is None:
+        raise ValueError(
+            "this layer needs the sentence cue, but text.sentence is None; pass TextFeatures(sentence=...) "
+            f"of shape (N, {sentence_dim})"
+        )
+    _cue("sentence", sentence, x, ("N", sentence_dim))
+    if mask is not None:
+        _mask(mask, sentence, text.words if isinstance(text, TextFeatures) else None)
+    return sentence, mask
+
+
+def word_cue(text: TextFeatures | Tensor, x: Tensor, word_dim: int) -> tuple[Tensor, Tensor | None]:
+    """The word vectors of ``text`` and its padding mask, checked against ``x``."""
+    words, mask = (text.words, text.padding_mask) if isinstance(text, TextFeatures) else (text, None)
+    if words is None:
+        raise ValueError(
+            "this layer needs the word cue, but text.words is None; pass TextFeatures(words=...) "
+            f"of shape (N, T, {word_dim})"
+        )
+    _cue("words", words, x, ("N", "T", word_dim))
+    if words.shape[1] == 0:
+        raise ValueError(
+            f"words must hold at least one word, got {words.shape=}; give an empty caption one word and mask it"
+        )
+    if mask is not None:
+        _mask(mask, words, words)
+    return words, mask
+
+
+def _cue(name: str, cue: Tensor, x: Tensor, shape: tuple[str | int, ...]) -> None:
+    want = f"({', '.join(str(axis) for axis in shape)})"
+    if not isinstance(cue, Tensor):
+        raise ValueError(
+            f"{name} must be a tensor of shape {want}, got {type(cue).__name__}; "
+            "pass TextFeatures(...) or the plain tensor of the one cue the layer needs"
+        )
+    if cue.dim() != len(shape):
+        raise ValueError(f"{name} must have shape {want}, got {name}.shape={tuple(cue.shape)}")
+    if cue.shape[-1] != shape[-1]:
+        raise ValueError(
+            f"the last axis of {name} must have {shape[-1]} features, got {name}.shape={tuple(cue.shape)}; "
+            "build the layer with the encoder's size, or transpose (AttnGAN's words are (N, D, T))"
+        )
+    if not cue.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating point, got {cue.dtype}; pass encoded features, not word indices"
+        )
+    if cue.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"x and {name} must have the same batch size, got {x.shape=} and {name}.shape={tuple(cue.shape)}; "
+            "repeat the text once for every image of a caption"
+        )
+
+
+def _mask(mask: Tensor, cue: Tensor, words: Tensor | None) -> None:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"padding_mask must be bool with True = padding, got {kind}; for a mask of ones and zeros "
+            "where 1 = padding write mask.bool(), where 1 = word write ~mask.bool()"
+        )
+    if mask.dim() != 2 or mask.shape[0] != cue.shape[0] or (words is not None and mask.shape[1] != words.shape[1]):
+        want = tuple(words.shape[:2]) if words is not None else f"({cue.shape[0]}, T)"
+        raise ValueError(f"padding_mask must have shape (N, T) = {want}, got {mask.shape=}")
+    if mask.device != cue.device:
+        raise ValueError(f"padding_mask is on {mask.device} but the text is on {cue.device}; move it with .to(...)")
+
+
+def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[str, ...]) -> None:
+    """Require usable settings of the contrastive loss."""
+    if not margin > 0:
+        raise ValueError(f"margin must be positive, got {margin=}")
+    if alpha < 0:
+        raise ValueError(f"alpha must not be negative, got {alpha=}; alpha=0 is the classic contrastive loss")
+    if alpha > margin:
+        raise ValueError(
+            f"alpha must not exceed margin, got {alpha=} and {margin=}: pairs of one image would be kept further "
+            "apart than pairs of different images"
+        )
+    if reduction not in reductions:
+        raise ValueError(f"reduction must be one of {reductions}, got {reduction=}")
+
+
+def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
+    """Require two batches of feature vectors and one flag a pair."""
+    for name, v in (("v1", v1), ("v2", v2)):
+        if not isinstance(v, Tensor) or v.dim() != 2:
+            got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+            raise ValueError(f"{name} must have shape (N, F), got {got}; flatten feature maps with v.flatten(1)")
+        if not v.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {v.dtype}")
+    if v1.shape != v2.shape:
+        raise ValueError(f"v1 and v2 must have the same shape, got {v1.shape=} and {v2.shape=}")
+    if not isinstance(same, Tensor) or same.dtype != torch.bool:
+        kind = same.dtype if isinstance(same, Tensor) else type(same).__name__
+        raise ValueError(
+            f"same must be a bool tensor, True = both captions describe one image, got {kind}; "
+            "for labels with 1 = same write labels.bool()"
+        )
+    if same.shape != v1.shape[:1]:
+        raise ValueError(f"same must have shape (N,) = ({v1.shape[0]},), got {same.shape=}")
+    if v1.shape[0] == 0:
+        raise ValueError(f"the loss of no pairs is undefined, got {v1.shape=}")

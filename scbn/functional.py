@@ -1,0 +1,270 @@
+"""The maths as pure functions: what a module calls.
+
+Everything is computed in float32 (float64 for float64 input) with autocast switched off, and returned in ``x``'s
+dtype. Source: Yin et al., "Semantics Disentangling for Text-to-Image Generation", CVPR 2019, arXiv 1904.01480.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scbn import sync
+
+
+class BatchNormState(NamedTuple):
+    """What :func:`torch.nn.functional.batch_norm` takes besides ``x``, in one value.
+
+    ``num_batches`` is set where the running statistics are a cumulative average (``momentum=None``).
+    ``group`` is set where the statistics are shared between the processes of a group.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    use_batch_statistics: bool
+    momentum: float
+    eps: float
+    num_batches: Tensor | None = None
+    group: torch.distributed.ProcessGroup | None = None
+
+
+def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
+    r"""Batch normalisation without scale and shift, :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`.
+
+    Updates the running statistics in place exactly as :class:`torch.nn.BatchNorm2d` does.
+
+    Args:
+        x: ``(N, C, *spatial)`` float32 or float64.
+        norm: statistics and settings.
+
+    Returns:
+        ``x``'s shape and dtype.
+    """
+    mean, var = norm.running_mean, norm.running_var
+    if norm.use_batch_statistics and norm.group is not None:
+        return sync.normalize(x, mean, var, norm.momentum, norm.num_batches, norm.eps, norm.group)
+    if mean is None or var is None or not norm.use_batch_statistics:
+        mean = mean.to(x.dtype) if mean is not None else None
+        var = var.to(x.dtype) if var is not None else None
+        return F.batch_norm(x, mean, var, None, None, norm.use_batch_statistics, norm.momentum, norm.eps)
+    if norm.num_batches is None and mean.dtype == x.dtype:
+        return F.batch_norm(x, mean, var, None, None, True, norm.momentum, norm.eps)
+    # Copies, because batch_norm updates only statistics of x's dtype and with a momentum known on the host.
+    batch_mean, batch_var = mean.to(x.dtype, copy=True), var.to(x.dtype, copy=True)
+    momentum = norm.momentum if norm.num_batches is None else 1.0
+    xhat = F.batch_norm(x, batch_mean, batch_var, None, None, True, momentum, norm.eps)
+    with torch.no_grad():
+        if norm.num_batches is None:
+            mean.copy_(batch_mean)
+            var.copy_(batch_var)
+        else:
+            sync.update_running(mean, batch_mean, 1.0 / norm.num_batches)
+            sync.update_running(var, batch_var, 1.0 / norm.num_batches)
+    return xhat
+
+
+def sentence_scbn(
+    x: Tensor, gamma: Tensor, beta: Tensor, norm: BatchNormState, *, empty: Tensor | None = None
+) -> Tensor:
+    r"""Batch normalisation whose scale and shift listen to a sentence.
+
+    .. math:: y_{nc} = \hat x_{nc} (\gamma_c + \gamma_{nc}(s)) + \beta_c + \beta_{nc}(s)
+
+    Args:
+        x: ``(N, C, *spatial)`` floating.
+        gamma, beta: ``(N, C)``, what the sentence adds to the norm's own scale and shift.
+        norm: the normalisation itself.
+        empty: ``(N,)`` bool, captions that condition on nothing.
+
+    Returns:
+        ``x``'s shape and dtype.
+    """
+    with _exact(x):
+        dtype = _compute_dtype(x)
+        base = _base(norm, gamma, beta, empty, dtype)
+        spatial = (1,) * (x.dim() - 2)
+        scale, shift = (table.reshape(table.shape + spatial) for table in base)
+        return torch.addcmul(shift, normalize(x.to(dtype), norm), scale).to(x.dtype)
+
+
+def word_scbn(
+    x: Tensor,
+    keys: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    norm: BatchNormState,
+    *,
+    padding_mask: Tensor | None = None,
+    scale: float = 1.0,
+    sentence_gamma: Tensor | None = None,
+    sentence_beta: Tensor | None = None,
+) -> Tensor:
+    r"""Batch normalisation whose scale and shift listen, at every position, to the words that position attends to.
+
+    .. math::
+        a_{tj} &= \mathrm{softmax}_t(\mathrm{scale} \cdot x_j \cdot f(w_t)) \\
+        y_{cj} &= \hat x_{cj} \Big(\gamma_c + \sum_t a_{tj} \Gamma_{tc}\Big)
+                  + \beta_c + \sum_t a_{tj} \mathrm{B}_{tc}
+
+    This equals the paper's :math:`\gamma_c(\mathrm{vse}_j)` with linear heads, because a region's attention sums
+    to one: heads and attention commute, so the heads act on T words and never on H x W positions.
+
+    Args:
+        x: ``(N, C, *spatial)`` floating.
+        keys: ``(N, T, C)``, the words :math:`f(w_t)` in the visual space.
+        gamma, beta: ``(N, T, C)``, the heads applied to ``keys``: :math:`\Gamma, \mathrm{B}`.
+        norm: the normalisation itself.
+        padding_mask: ``(N, T)`` bool, ``True`` = padding.
+        scale: factor on the dot product.
+        sentence_gamma, sentence_beta: ``(N, C)``, the sentence cue's additions, if there is one.
+
+    Returns:
+        ``x``'s shape and dtype.
+    """
+    with _exact(x):
+        dtype = _compute_dtype(x)
+        empty = None if padding_mask is None else padding_mask.all(1)
+        base = torch.cat(_base(norm, sentence_gamma, sentence_beta, empty, dtype, like=gamma), 1)
+        tables = torch.cat((gamma, beta), 2).to(dtype)
+        xf = x.to(dtype)
+        xhat = normalize(xf, norm)
+        if _is_channels_last(x):
+            rows = _positions_first(xf)
+            weights = _weights(torch.bmm(rows, keys.to(dtype).mT * scale), padding_mask, word_axis=2)
+            modulation = torch.baddbmm(base[:, None], weights, tables)
+            g, b = modulation.chunk(2, 2)
+            y = torch.addcmul(b, _positions_first(xhat), g).reshape(x.shape[0], *x.shape[2:], x.shape[1])
+            y = y.movedim(-1, 1)
+        else:
+            weights = _weights(torch.bmm(keys.to(dtype) * scale, _flat(xf)), padding_mask, word_axis=1)
+            modulation = torch.baddbmm(base[:, :, None], tables.mT, weights)
+            g, b = modulation.chunk(2, 1)
+            y = torch.addcmul(b, _flat(xhat), g).reshape(x.shape)
+        return y.to(x.dtype)
+
+
+def word_attention(
+    x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    r"""How much every position attends to every word, :math:`a_{tj} = \mathrm{softmax}_t(\mathrm{scale}\, x_j \cdot f(w_t))`.
+
+    Args:
+        x: ``(N, C, *spatial)`` floating.
+        keys: ``(N, T, C)``.
+        padding_mask: ``(N, T)`` bool, ``True`` = padding.
+        scale: factor on the dot product.
+
+    Returns:
+        ``(N, T, *spatial)`` in ``x``'s dtype; sums to one over the words, zero for padding and empty captions.
+    """
+    with _exact(x):
+        dtype = _compute_dtype(x)
+        logits = torch.bmm(keys.to(dtype) * scale, _flat(x.to(dtype)))
+        weights = _weights(logits, padding_mask, word_axis=1)
+        return weights.reshape(x.shape[0], keys.shape[1], *x.shape[2:]).to(x.dtype)
+
+
+def visual_semantic_embedding(
+    x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    r"""The words every position attends to, :math:`\mathrm{vse}_j = \sum_t a_{tj} f(w_t)`.
+
+    Args and dtypes as :func:`word_attention`.
+
+    Returns:
+        ``(N, C, *spatial)`` in ``x``'s dtype; zero for empty captions.
+    """
+    with _exact(x):
+        dtype = _compute_dtype(x)
+        weights = word_attention(x.to(dtype), keys, padding_mask=padding_mask, scale=scale)
+        return torch.bmm(keys.to(dtype).mT, _flat(weights)).reshape(x.shape).to(x.dtype)
+
+
+def siamese_contrastive_loss(
+    v1: Tensor, v2: Tensor, same: Tensor, *, margin: float = 1.0, alpha: float = 0.1, reduction: str = "mean"
+) -> Tensor:
+    """The contrastive loss of one stage; see :class:`scbn.SiameseContrastiveLoss`.
+
+    Args:
+        v1, v2: ``(N, F)`` floating.
+        same: ``(N,)`` bool, ``True`` = both captions describe one image.
+        margin, alpha, reduction: as in the class.
+
+    Returns:
+        A float32 (float64 for float64 input) scalar, or ``(N,)`` with ``reduction="none"``.
+    """
+    with _exact(v1):
+        dtype = _compute_dtype(v1)
+        distance = torch.linalg.vector_norm(v1.to(dtype) - v2.to(dtype), dim=1)
+        pull = distance.clamp(min=alpha).square()
+        push = (margin - distance).clamp(min=0).square()
+        loss = torch.where(same, pull, push) / 2
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() / v1.shape[1] if reduction == "feature_mean" else loss.mean()
+
+
+def _base(
+    norm: BatchNormState,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    empty: Tensor | None,
+    dtype: torch.dtype,
+    like: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The scale and shift of each sample, ``(N, C)`` each, before any word is heard."""
+
+    def one(own: Tensor | None, added: Tensor | None, default: float) -> Tensor:
+        if added is None:
+            assert like is not None
+            added = torch.zeros((), dtype=dtype, device=like.device).expand(like.shape[0], like.shape[2])
+        elif empty is not None:
+            added = added.masked_fill(empty[:, None], 0)
+        return added.to(dtype) + (default if own is None else own.to(dtype))
+
+    return one(norm.weight, gamma, 1.0), one(norm.bias, beta, 0.0)
+
+
+def _weights(logits: Tensor, padding_mask: Tensor | None, word_axis: int) -> Tensor:
+    """Softmax over the words; exactly zero for padding, and for every word of an empty caption."""
+    if padding_mask is None:
+        return logits.softmax(word_axis)
+    position_axis = 3 - word_axis
+    mask = padding_mask.unsqueeze(position_axis)
+    # A softmax over nothing but -inf is NaN, so an empty caption's logits stay until after the softmax.
+    hidden = (padding_mask & ~padding_mask.all(1, keepdim=True)).unsqueeze(position_axis)
+    return logits.masked_fill(hidden, -torch.inf).softmax(word_axis).masked_fill(mask, 0)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _exact(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[0], x.shape[1], -1) if x.dim() != 2 else x[:, :, None]
+
+
+def _positions_first(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).reshape(x.shape[0], -1, x.shape[1])
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    if x.dim() < 4 or x.is_contiguous():
+        return False
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    return x.is_contiguous(memory_format=layout)

@@ -1,0 +1,80 @@
+"""The contrastive loss between the two branches of the Siamese structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from scbn import checks, functional
+
+REDUCTIONS = ("mean", "sum", "none", "feature_mean")
+
+
+class SiameseContrastiveLoss(nn.Module):
+    r"""SD-GAN's contrastive loss: captions of one image should give one picture, others should not.
+
+    .. math::
+        L = \frac{1}{2N} \sum_{n=1}^{N} \big[\, y_n \max(d_n, \alpha)^2 + (1 - y_n) \max(\epsilon - d_n, 0)^2 \,\big],
+        \qquad d_n = \lVert v_{1n} - v_{2n} \rVert_2
+
+    Two readings of the paper are settled here:
+
+    - *The flag.* ``same`` is :math:`y`: ``True`` = both captions describe one image. (Some summaries have it the
+      other way round, but the margin acts "when y = 0", and a margin only makes sense for different images.)
+    - *N* is the number of pairs, as in the classic formula. The other reading, the length F of the feature, is
+      ``reduction="feature_mean"``: the mean over pairs divided by F.
+
+    ``alpha`` keeps two captions of one image from being forced to the very same picture: closer than ``alpha`` there
+    is no pull. ``alpha=0`` is the classic contrastive loss.
+
+    Args:
+        margin: :math:`\epsilon > 0`, how far apart different images are pushed.
+        alpha: :math:`0 \le \alpha \le \epsilon`.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` (per pair) of the bracket over 2, or ``"feature_mean"``.
+
+    Shapes:
+        ``v1``, ``v2``: (N, F), or sequences of them, one pair a stage (F may differ), whose losses are summed
+        ("contrastive losses between tree structures"). ``same``: (N,) bool. Returns a scalar, or (N,) for
+        ``"none"``, in float32 (float64 for float64 features). Gradients are finite everywhere; at d = 0 they are 0.
+
+    Errors:
+        ``ValueError`` for ``alpha > margin``, an empty list of stages, and arguments of the wrong type, shape, dtype.
+
+    Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.2, equations 2 and 3.
+    """
+
+    def __init__(self, margin: float = 1.0, alpha: float = 0.1, reduction: str = "mean") -> None:
+        super().__init__()
+        checks.contrastive(margin, alpha, reduction, REDUCTIONS)
+        self.margin, self.alpha, self.reduction = margin, alpha, reduction
+
+    def forward(self, v1: Tensor | Sequence[Tensor], v2: Tensor | Sequence[Tensor], same: Tensor) -> Tensor:
+        """The loss between the features ``v1`` and ``v2`` of the two branches."""
+        first, second = _stages("v1", v1), _stages("v2", v2)
+        if len(first) != len(second):
+            raise ValueError(f"v1 and v2 must have as many stages, got {len(first)} and {len(second)}")
+        losses = []
+        for a, b in zip(first, second, strict=True):
+            checks.feature_pair(a, b, same)
+            losses.append(
+                functional.siamese_contrastive_loss(
+                    a, b, same, margin=self.margin, alpha=self.alpha, reduction=self.reduction
+                )
+            )
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, alpha={self.alpha}, reduction={self.reduction!r}"
+
+
+def _stages(name: str, v: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(v, Tensor):
+        return [v]
+    if not isinstance(v, Sequence) or len(v) == 0:
+        got = "no stage" if isinstance(v, Sequence) else type(v).__name__
+        raise ValueError(f"{name} must be a tensor (N, F) or a sequence of them, one a stage, got {got}")
+    return list(v)

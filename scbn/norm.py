@@ -1,0 +1,115 @@
+"""The child ``bn`` of every SCBN layer: how it is made, adopted and read.
+
+The norm is a child and not a base class: ``nn.SyncBatchNorm.convert_sync_batchnorm`` replaces subclasses of
+``_BatchNorm`` wholesale and would silently drop the condition; a child it converts correctly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import Self
+
+from scbn import checks
+from scbn.functional import BatchNormState
+
+
+class SCBN(nn.Module):
+    """What the SCBN layers share: a batch norm child and the ways to get one."""
+
+    bn: _BatchNorm
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        track_running_stats: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        checks.positive(num_features=num_features)
+        # The 2-D class only holds weights and statistics: its forward, and with it its check of rank, never runs.
+        self.bn = nn.BatchNorm2d(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+
+    @property
+    def num_features(self) -> int:
+        """Channels C of the feature map."""
+        return self.bn.num_features
+
+    @classmethod
+    def from_batch_norm(cls, bn: nn.Module, *args: Any, **kwargs: Any) -> Self:
+        """Build the layer around an existing batch norm, which becomes the child ``bn`` as it is.
+
+        Weights, running statistics, eps, momentum, device, dtype and mode are the given norm's; at first the layer
+        computes what the norm alone would.
+
+        Args:
+            bn: any ``nn.BatchNorm*d`` or ``nn.SyncBatchNorm``, initialised.
+            args, kwargs: the layer's own arguments after ``num_features``.
+
+        Raises:
+            ValueError: ``bn`` is no batch norm, is lazy, or ``kwargs`` repeat what ``bn`` settles.
+        """
+        if not isinstance(bn, _BatchNorm):
+            raise ValueError(f"from_batch_norm adopts nn.BatchNorm1d/2d/3d or nn.SyncBatchNorm, got {type(bn).__name__}")
+        if isinstance(bn, nn.modules.lazy.LazyModuleMixin) and bn.has_uninitialized_params():
+            raise ValueError(
+                f"{type(bn).__name__} has no features yet; run the model once so that it initialises, then adopt it"
+            )
+        settled = {"num_features", "eps", "momentum", "affine", "track_running_stats"} & kwargs.keys()
+        if settled:
+            raise ValueError(f"{sorted(settled)} come from the batch norm; set them on it instead")
+        like = bn.weight if bn.weight is not None else bn.running_mean
+        if like is not None:
+            kwargs = {"device": like.device, "dtype": like.dtype, **kwargs}
+        layer = cls(bn.num_features, *args, **kwargs)
+        layer.bn = bn
+        return layer.train(bn.training)
+
+    def _check(self, x: Tensor) -> None:
+        checks.visual(x, self.num_features)
+        checks.precision(x, self.bn.weight if self.bn.weight is not None else self.bn.running_mean)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}"
+
+
+def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
+    """Read from ``bn`` what normalising ``x`` takes, as ``_BatchNorm.forward`` does; counts the batch.
+
+    Raises:
+        ValueError: batch statistics of a single value per channel, with BatchNorm's own message.
+    """
+    use_batch = bn.training or (bn.running_mean is None and bn.running_var is None)
+    group = _sync_group(bn) if use_batch and bn.training else None
+    if use_batch and group is None and x.numel() == x.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+    tracking = bn.training and bn.track_running_stats
+    if tracking and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+    keep = tracking or not bn.training
+    return BatchNormState(
+        running_mean=bn.running_mean if keep else None,
+        running_var=bn.running_var if keep else None,
+        weight=bn.weight,
+        bias=bn.bias,
+        use_batch_statistics=use_batch,
+        momentum=bn.momentum if bn.momentum is not None else 0.0,
+        eps=bn.eps,
+        num_batches=bn.num_batches_tracked if tracking and bn.momentum is None else None,
+        group=group,
+    )
+
+
+def _sync_group(bn: _BatchNorm) -> dist.ProcessGroup | None:
+    if not isinstance(bn, nn.SyncBatchNorm) or not dist.is_available() or not dist.is_initialized():
+        return None
+    group = bn.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None

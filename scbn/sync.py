@@ -1,0 +1,62 @@
+"""Statistics shared between processes.
+
+``nn.SyncBatchNorm`` marks a norm as shared, but its own forward applies no condition and refuses the CPU, so the
+statistics are gathered here, for every device, with plain differentiable operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """The sum over all processes, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _AllReduceSum.apply(grads[0], ctx.group), None  # pyright: ignore[reportReturnType]
+
+
+def normalize(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    num_batches: Tensor | None,
+    eps: float,
+    group: dist.ProcessGroup,
+) -> Tensor:
+    """Normalise ``x`` (N, C, *spatial) with the mean and variance of the joint batch of all processes of ``group``."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    local = x.new_full((1,), x.numel() / x.shape[1])
+    # Two small reductions, not one of sums of squares: those cancel where the mean is large.
+    joint = _AllReduceSum.apply(torch.cat((x.sum(axes), local)), group)
+    assert isinstance(joint, Tensor)
+    count = joint[-1].detach()
+    mean = joint[:-1] / count
+    centred = x - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
+    squares = _AllReduceSum.apply(centred.square().sum(axes), group)
+    assert isinstance(squares, Tensor)
+    var = squares / count
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            weight = momentum if num_batches is None else 1.0 / num_batches
+            update_running(running_mean, mean, weight)
+            update_running(running_var, squares / (count - 1), weight)
+    return centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
+
+
+def update_running(running: Tensor, batch: Tensor, weight: float | Tensor) -> None:
+    """Move a running statistic towards the batch's by ``weight``, in place."""
+    running.copy_(running + weight * (batch.to(running.dtype) - running))
