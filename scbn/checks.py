@@ -119,7 +119,7 @@ def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[s
     """Require usable settings of the contrastive loss."""
     if not margin > 0:
         raise ValueError(f"margin must be positive, got {margin=}")
-    if alpha < 0:
+    if not alpha >= 0:
         raise ValueError(f"alpha must not be negative, got {alpha=}; alpha=0 is the classic contrastive loss")
     if alpha > margin:
         raise ValueError(

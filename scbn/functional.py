@@ -55,17 +55,12 @@ def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
         return F.batch_norm(x, mean, var, None, None, norm.use_batch_statistics, norm.momentum, norm.eps)
     if norm.num_batches is None and mean.dtype == x.dtype:
         return F.batch_norm(x, mean, var, None, None, True, norm.momentum, norm.eps)
-    # Copies, because batch_norm updates only statistics of x's dtype and with a momentum known on the host.
-    batch_mean, batch_var = mean.to(x.dtype, copy=True), var.to(x.dtype, copy=True)
-    momentum = norm.momentum if norm.num_batches is None else 1.0
-    xhat = F.batch_norm(x, batch_mean, batch_var, None, None, True, momentum, norm.eps)
+    # In copies, because batch_norm updates only statistics of x's dtype, and with a momentum known on the host.
+    batch_mean, batch_var = torch.zeros_like(mean, dtype=x.dtype), torch.zeros_like(var, dtype=x.dtype)
+    xhat = F.batch_norm(x, batch_mean, batch_var, None, None, True, 1.0, norm.eps)
     with torch.no_grad():
-        if norm.num_batches is None:
-            mean.copy_(batch_mean)
-            var.copy_(batch_var)
-        else:
-            sync.update_running(mean, batch_mean, 1.0 / norm.num_batches)
-            sync.update_running(var, batch_var, 1.0 / norm.num_batches)
+        sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
+        sync.update_running(var, batch_var, norm.momentum, norm.num_batches)
     return xhat
 
 

@@ -51,12 +51,12 @@ def normalize(
     var = squares / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
-            weight = momentum if num_batches is None else 1.0 / num_batches
-            update_running(running_mean, mean, weight)
-            update_running(running_var, squares / (count - 1), weight)
+            update_running(running_mean, mean, momentum, num_batches)
+            update_running(running_var, squares / (count - 1), momentum, num_batches)
     return centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
 
 
-def update_running(running: Tensor, batch: Tensor, weight: float | Tensor) -> None:
-    """Move a running statistic towards the batch's by ``weight``, in place."""
-    running.copy_(running + weight * (batch.to(running.dtype) - running))
+def update_running(running: Tensor, batch: Tensor, momentum: float, num_batches: Tensor | None) -> None:
+    """Move a running statistic towards the batch's, in place: by ``momentum``, or as the mean of all batches."""
+    step = batch.to(running.dtype) - running
+    running.add_(step * momentum if num_batches is None else step / num_batches)

@@ -1,0 +1,28 @@
+"""Settings for every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real captioned photographs (cub/, coco/), which is not part of the project."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SCBN_DATA", beside))
+    if not (folder / "cub").is_dir():
+        pytest.skip(f"no real data in {folder}; set SCBN_DATA to a folder with cub/ and coco/ to run this test")
+    return folder

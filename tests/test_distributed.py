@@ -1,0 +1,61 @@
+"""Statistics over two processes equal one process on the joint batch."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from cases import CUES, Case, inputs_of, layer_of
+from torch import nn
+
+from scbn import TextFeatures
+
+CASE = Case((5, 4, 3, 5), padded=True)
+SHARE = (slice(0, 2), slice(2, 5))  # not the same size: every value counts once, not every process
+
+
+def _worker(rank: int, folder: str, cue: str, momentum: float | None) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        job = torch.load(Path(folder) / "job.pt", weights_only=True)
+        layer = layer_of(cue, 4, momentum=momentum)
+        layer.load_state_dict(job["state"])
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.ModuleList([layer]))[0]
+        x = job["x"][SHARE[rank]].clone().requires_grad_()
+        text = TextFeatures(*(t[SHARE[rank]] for t in job["text"]))
+        y = model(x, text)
+        y.sin().sum().backward()
+        for parameter in model.parameters():  # by hand: DistributedDataParallel refuses SyncBatchNorm on the CPU
+            dist.all_reduce(parameter.grad)
+        result = {"y": y.detach(), "x": x.grad, "buffers": dict(model.bn.named_buffers())}
+        result["parameters"] = {name: p.grad for name, p in model.named_parameters()}
+        torch.save(result, Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("cue", "momentum"), [*((cue, 0.1) for cue in CUES), ("word", None)])
+def test_two_processes_equal_one_on_the_joint_batch(cue: str, momentum: float | None, tmp_path: Path) -> None:
+    layer = layer_of(cue, 4, momentum=momentum)
+    x, text = inputs_of(CASE)
+    x = x + 100  # far from zero, where sums of squares would cancel
+    torch.save({"state": layer.state_dict(), "x": x, "text": tuple(text)}, tmp_path / "job.pt")
+    mp.start_processes(_worker, (str(tmp_path), cue, momentum), nprocs=2, start_method="spawn")
+
+    single = copy.deepcopy(layer)
+    x.requires_grad_()
+    y = single(x, text)
+    y.sin().sum().backward()
+    for rank in (0, 1):
+        got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(got["y"], y[SHARE[rank]].detach(), rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(got["x"], x.grad[SHARE[rank]], rtol=1e-7, atol=1e-9)
+        for name, value in single.bn.named_buffers():
+            torch.testing.assert_close(got["buffers"][name], value)
+        for name, parameter in single.named_parameters():
+            torch.testing.assert_close(got["parameters"][name], parameter.grad, rtol=1e-7, atol=1e-9)
