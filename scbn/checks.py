@@ -112,7 +112,9 @@ def _mask(mask: Tensor, cue: Tensor, words: Tensor | None) -> None:
         want = tuple(words.shape[:2]) if words is not None else f"({cue.shape[0]}, T)"
         raise ValueError(f"padding_mask must have shape (N, T) = {want}, got {mask.shape=}")
     if mask.device != cue.device:
-        raise ValueError(f"padding_mask is on {mask.device} but the text is on {cue.device}; move it with .to(...)")
+        raise ValueError(
+            f"padding_mask is on {mask.device} but the text is on {cue.device}; move it with .to(...)"
+        )
 
 
 def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[str, ...]) -> None:

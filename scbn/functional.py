@@ -144,9 +144,7 @@ def word_scbn(
         return y.to(x.dtype)
 
 
-def word_attention(
-    x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0
-) -> Tensor:
+def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
     r"""How much every position attends to every word, :math:`a_{tj} = \mathrm{softmax}_t(\mathrm{scale}\, x_j \cdot f(w_t))`.
 
     Args:
@@ -243,7 +241,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _exact(x: Tensor) -> contextlib.AbstractContextManager[None]:
+def _exact(x: Tensor) -> contextlib.AbstractContextManager[object]:
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)

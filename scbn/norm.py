@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from scbn import checks
@@ -58,8 +59,10 @@ class SCBN(nn.Module):
             ValueError: ``bn`` is no batch norm, is lazy, or ``kwargs`` repeat what ``bn`` settles.
         """
         if not isinstance(bn, _BatchNorm):
-            raise ValueError(f"from_batch_norm adopts nn.BatchNorm1d/2d/3d or nn.SyncBatchNorm, got {type(bn).__name__}")
-        if isinstance(bn, nn.modules.lazy.LazyModuleMixin) and bn.has_uninitialized_params():
+            raise ValueError(
+                f"from_batch_norm adopts nn.BatchNorm1d/2d/3d or nn.SyncBatchNorm, got {type(bn).__name__}"
+            )
+        if any(is_lazy(tensor) for tensor in (*bn.parameters(), *bn.buffers())):
             raise ValueError(
                 f"{type(bn).__name__} has no features yet; run the model once so that it initialises, then adopt it"
             )

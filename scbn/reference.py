@@ -50,7 +50,9 @@ def attention(x: Tensor, keys: Tensor, padding_mask: Tensor | None, scale: float
     logits = scale * einsum(keys, regions, "n t c, n p c -> n t p")
     present = torch.ones_like(logits[:, :, 0], dtype=torch.bool) if padding_mask is None else ~padding_mask
     maps = []
-    for sample, words in zip(logits, present, strict=True):  # one caption at a time: no mask arithmetic to get wrong
+    for sample, words in zip(
+        logits, present, strict=True
+    ):  # one caption at a time: no mask arithmetic to get wrong
         weights = torch.zeros_like(sample)
         if words.any():
             heard = sample[words]

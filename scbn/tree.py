@@ -110,13 +110,9 @@ class TreeGenerator(nn.Module):
         self.stages = nn.ModuleList([initial_stage(condition_dim + noise_dim, widths[0], base_size, norms[0])])
         for before, width, make_norm in zip(widths, widths[1:], norms[1:], strict=False):
             self.stages.append(refinement_stage(before, width, residual_blocks, make_norm))
-        self.heads = nn.ModuleList(
-            nn.Conv2d(width, image_channels, 3, padding=1, bias=False) for width in widths
-        )
+        self.heads = nn.ModuleList(nn.Conv2d(width, image_channels, 3, padding=1, bias=False) for width in widths)
 
-    def forward(
-        self, noise: Tensor, text: TextFeatures, *, condition_noise: Tensor | None = None
-    ) -> TreeOutput:
+    def forward(self, noise: Tensor, text: TextFeatures, *, condition_noise: Tensor | None = None) -> TreeOutput:
         """Generate the images of ``text`` from ``noise``.
 
         Args:

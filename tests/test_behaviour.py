@@ -51,7 +51,11 @@ def test_state_dict_names_are_the_contract(cue: str) -> None:
     want["bn.num_batches_tracked"] = ()
     if cue != "sentence":
         want |= {"word_proj.weight": (8, WORD_DIM), "word_proj.bias": (8,)}
-        want |= {f"{head}.{part}": (8, 8)[: 3 - n] for head in ("to_gamma", "to_beta") for part, n in (("weight", 1), ("bias", 2))}
+        want |= {
+            f"{head}.{part}": (8, 8)[: 3 - n]
+            for head in ("to_gamma", "to_beta")
+            for part, n in (("weight", 1), ("bias", 2))
+        }
     if cue != "word":
         d = SENTENCE_DIM
         want |= {"mlp.0.weight": (d, d), "mlp.0.bias": (d,), "mlp.2.weight": (16, d), "mlp.2.bias": (16,)}
@@ -120,7 +124,9 @@ def test_half_precision_rounds_only_inputs_and_result(cue: str, dtype: torch.dty
     half = x.to(dtype)
     y = layer(half, text)
     assert y.dtype == dtype
-    want = oracle(exact, half.double(), TextFeatures(text.sentence.double(), text.words.double(), text.padding_mask))
+    want = oracle(
+        exact, half.double(), TextFeatures(text.sentence.double(), text.words.double(), text.padding_mask)
+    )
     torch.testing.assert_close(y.double(), want, rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
     mean, _ = torch.var_mean(half.double(), (0, 2, 3))[::-1]
     assert (layer.bn.running_mean - (0.9 * exact.bn.running_mean + 0.1 * mean)).abs().max() < 1e-6

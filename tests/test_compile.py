@@ -54,7 +54,10 @@ def test_generator_and_loss_compile_to_one_graph() -> None:
 
     text = TextFeatures(torch.randn(4, 5), torch.randn(4, 3, 6), torch.zeros(4, 3, dtype=torch.bool))
     arguments = torch.randn(4, 3), text, torch.randn(4, 4)
-    (output, value), (want, want_value) = torch.compile(f, fullgraph=True, backend="aot_eager")(*arguments), f(*arguments)
+    (output, value), (want, want_value) = (
+        torch.compile(f, fullgraph=True, backend="aot_eager")(*arguments),
+        f(*arguments),
+    )
     for image, expected in zip(output.images, want.images, strict=True):
         torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(value, want_value, rtol=1e-3, atol=1e-4)

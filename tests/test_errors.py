@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from scbn import SentenceSCBN, SiameseContrastiveLoss, TextFeatures, TreeGenerator, VisualSemanticEmbedding, WordSCBN
+from scbn import (
+    SentenceSCBN,
+    SiameseContrastiveLoss,
+    TextFeatures,
+    TreeGenerator,
+    VisualSemanticEmbedding,
+    WordSCBN,
+)
 
 X = torch.randn(2, 8, 4, 4)
 S, W = torch.randn(2, 5), torch.randn(2, 3, 6)
@@ -25,19 +32,31 @@ Z = torch.randn(2, 3)
 
 CASES: dict[str, tuple[Callable[[], object], str]] = {
     # x
-    "x of rank 1": (lambda: sentence(X[0, :, 0, 0], S), r"x must have shape \(N, C\).*got x.shape=torch.Size\(\[8\]\)"),
+    "x of rank 1": (
+        lambda: sentence(X[0, :, 0, 0], S),
+        r"x must have shape \(N, C\).*got x.shape=torch.Size\(\[8\]\)",
+    ),
     "x of rank 6": (lambda: word(X[..., None, None], W), r"x must have shape.*got x.shape="),
     "x with other channels": (lambda: word(X[:, :5], W), r"num_features=8 channels, got x.shape=.*permute"),
     "x channels last by shape": (lambda: vse(X.movedim(1, -1), W), r"axis 1 of x.*channels first"),
-    "x of integers": (lambda: sentence(X.int(), S), r"floating point, got x.dtype=torch.int32; convert.*x.float\(\)"),
+    "x of integers": (
+        lambda: sentence(X.int(), S),
+        r"floating point, got x.dtype=torch.int32; convert.*x.float\(\)",
+    ),
     "x of integers, embedding": (lambda: vse(X.int(), W), r"floating point"),
     "x no tensor": (lambda: sentence([1.0], S), r"x must be a tensor of shape .*got list"),
     "x float64, layer float32": (lambda: word(X.double(), W), r"layer holds torch.float32; call layer.double\(\)"),
     "attention on other channels": (lambda: word.attention(X[:, :5], W), r"num_features=8"),
     # sentence
-    "sentence missing": (lambda: sentence(X, TextFeatures(words=W)), r"needs the sentence cue.*pass TextFeatures\(sentence"),
+    "sentence missing": (
+        lambda: sentence(X, TextFeatures(words=W)),
+        r"needs the sentence cue.*pass TextFeatures\(sentence",
+    ),
     "sentence missing, both": (lambda: both(X, TextFeatures(words=W)), r"needs the sentence cue"),
-    "sentence of rank 3": (lambda: sentence(X, W), r"sentence must have shape \(N, 5\), got sentence.shape=\(2, 3, 6\)"),
+    "sentence of rank 3": (
+        lambda: sentence(X, W),
+        r"sentence must have shape \(N, 5\), got sentence.shape=\(2, 3, 6\)",
+    ),
     "sentence of other size": (lambda: sentence(X, S[:, :4]), r"last axis of sentence must have 5 features"),
     "sentence of integers": (lambda: sentence(X, S.long()), r"floating point, got torch.int64; pass encoded"),
     "sentence of another batch": (lambda: sentence(X, S[:1]), r"same batch size.*repeat the text"),
@@ -52,15 +71,33 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "no words": (lambda: word(X, W[:, :0]), r"at least one word.*mask it"),
     "words of another batch": (lambda: word(X, W[:1]), r"same batch size, got x.shape="),
     # mask
-    "mask of numbers": (lambda: word(X, TextFeatures(words=W, padding_mask=M.float())), r"must be bool with True = padding.*mask.bool\(\)"),
-    "mask of another length": (lambda: word(X, TextFeatures(words=W, padding_mask=M[:, :2])), r"shape \(N, T\) = \(2, 3\), got"),
-    "mask of another batch": (lambda: vse(X, TextFeatures(words=W, padding_mask=M[:1])), r"shape \(N, T\) = \(2, 3\)"),
+    "mask of numbers": (
+        lambda: word(X, TextFeatures(words=W, padding_mask=M.float())),
+        r"must be bool with True = padding.*mask.bool\(\)",
+    ),
+    "mask of another length": (
+        lambda: word(X, TextFeatures(words=W, padding_mask=M[:, :2])),
+        r"shape \(N, T\) = \(2, 3\), got",
+    ),
+    "mask of another batch": (
+        lambda: vse(X, TextFeatures(words=W, padding_mask=M[:1])),
+        r"shape \(N, T\) = \(2, 3\)",
+    ),
     "mask of rank 3": (lambda: word(X, TextFeatures(words=W, padding_mask=M[..., None])), r"shape \(N, T\)"),
     "mask no tensor": (lambda: word(X, TextFeatures(words=W, padding_mask=[0])), r"must be bool.*got list"),
-    "mask of another batch, sentence": (lambda: sentence(X, TextFeatures(S, padding_mask=M[:1])), r"padding_mask must have shape"),
-    "mask elsewhere": (lambda: word(X, TextFeatures(words=W, padding_mask=M.to("meta"))), r"padding_mask is on meta.*move it"),
+    "mask of another batch, sentence": (
+        lambda: sentence(X, TextFeatures(S, padding_mask=M[:1])),
+        r"padding_mask must have shape",
+    ),
+    "mask elsewhere": (
+        lambda: word(X, TextFeatures(words=W, padding_mask=M.to("meta"))),
+        r"padding_mask is on meta.*move it",
+    ),
     # construction
-    "negative features": (lambda: SentenceSCBN(-1, 5), r"num_features must be a whole number of at least 1, got num_features=-1"),
+    "negative features": (
+        lambda: SentenceSCBN(-1, 5),
+        r"num_features must be a whole number of at least 1, got num_features=-1",
+    ),
     "no features": (lambda: WordSCBN(0, 6), r"num_features must be"),
     "fractional features": (lambda: WordSCBN(8.0, 6), r"num_features must be a whole number"),
     "no sentence_dim": (lambda: SentenceSCBN(8, 0), r"sentence_dim must be"),
@@ -70,17 +107,38 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "hidden without sentence": (lambda: WordSCBN(8, 6, hidden_dim=4), r"hidden_dim belongs to the sentence cue"),
     "embedding without features": (lambda: VisualSemanticEmbedding(0, 6), r"num_features must be"),
     "embedding without words": (lambda: VisualSemanticEmbedding(8, True), r"word_dim must be"),
-    "adopting a convolution": (lambda: SentenceSCBN.from_batch_norm(nn.Conv2d(3, 8, 1), 5), r"adopts nn.BatchNorm.*got Conv2d"),
-    "adopting an instance norm": (lambda: WordSCBN.from_batch_norm(nn.InstanceNorm2d(8), 6), r"got InstanceNorm2d"),
-    "adopting a lazy norm": (lambda: WordSCBN.from_batch_norm(nn.LazyBatchNorm2d(), 6), r"no features yet; run the model once"),
-    "adopting twice settled": (lambda: WordSCBN.from_batch_norm(nn.BatchNorm2d(8), 6, eps=1.0), r"\['eps'\] come from the batch norm"),
+    "adopting a convolution": (
+        lambda: SentenceSCBN.from_batch_norm(nn.Conv2d(3, 8, 1), 5),
+        r"adopts nn.BatchNorm.*got Conv2d",
+    ),
+    "adopting an instance norm": (
+        lambda: WordSCBN.from_batch_norm(nn.InstanceNorm2d(8), 6),
+        r"got InstanceNorm2d",
+    ),
+    "adopting a lazy norm": (
+        lambda: WordSCBN.from_batch_norm(nn.LazyBatchNorm2d(), 6),
+        r"no features yet; run the model once",
+    ),
+    "adopting twice settled": (
+        lambda: WordSCBN.from_batch_norm(nn.BatchNorm2d(8), 6, eps=1.0),
+        r"\['eps'\] come from the batch norm",
+    ),
     # loss
-    "alpha above margin": (lambda: SiameseContrastiveLoss(0.1, 0.2), r"alpha must not exceed margin, got alpha=0.2 and margin=0.1"),
-    "negative alpha": (lambda: SiameseContrastiveLoss(alpha=-0.1), r"alpha must not be negative.*alpha=0 is the classic"),
+    "alpha above margin": (
+        lambda: SiameseContrastiveLoss(0.1, 0.2),
+        r"alpha must not exceed margin, got alpha=0.2 and margin=0.1",
+    ),
+    "negative alpha": (
+        lambda: SiameseContrastiveLoss(alpha=-0.1),
+        r"alpha must not be negative.*alpha=0 is the classic",
+    ),
     "no margin": (lambda: SiameseContrastiveLoss(margin=0.0), r"margin must be positive, got margin=0.0"),
     "margin NaN": (lambda: SiameseContrastiveLoss(margin=float("nan")), r"margin must be positive"),
     "alpha NaN": (lambda: SiameseContrastiveLoss(alpha=float("nan")), r"alpha must not"),
-    "unknown reduction": (lambda: SiameseContrastiveLoss(reduction="avg"), r"reduction must be one of .*got reduction='avg'"),
+    "unknown reduction": (
+        lambda: SiameseContrastiveLoss(reduction="avg"),
+        r"reduction must be one of .*got reduction='avg'",
+    ),
     "no stages": (lambda: loss([], [], SAME), r"sequence of them, one a stage, got no stage"),
     "no features at all": (lambda: loss(None, V, SAME), r"v1 must be a tensor .*got NoneType"),
     "other number of stages": (lambda: loss([V], [V, V], SAME), r"as many stages, got 1 and 2"),
@@ -95,23 +153,41 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "no stage count": (lambda: TreeGenerator(5, 6, stages=0), r"stages must be"),
     "base size 6": (lambda: TreeGenerator(5, 6, base_size=6), r"base_size must be 4, 8, 16.*got base_size=6"),
     "base size 2": (lambda: TreeGenerator(5, 6, base_size=2), r"base_size must be 4, 8, 16"),
-    "channels of other stages": (lambda: TreeGenerator(5, 6, stages=3, channels=(4, 4)), r"channels must be one value or one for each of the 3"),
+    "channels of other stages": (
+        lambda: TreeGenerator(5, 6, stages=3, channels=(4, 4)),
+        r"channels must be one value or one for each of the 3",
+    ),
     "negative channels": (lambda: TreeGenerator(5, 6, channels=-4), r"channels must be"),
     "negative residual blocks": (lambda: TreeGenerator(5, 6, residual_blocks=-1), r"residual_blocks must be"),
-    "unknown norm": (lambda: TreeGenerator(5, 6, norm="layer"), r"norm must be one of .*'both'.* or a callable.*got norm='layer'"),
+    "unknown norm": (
+        lambda: TreeGenerator(5, 6, norm="layer"),
+        r"norm must be one of .*'both'.* or a callable.*got norm='layer'",
+    ),
     "norm no callable": (lambda: TreeGenerator(5, 6, norm=3), r"norm must be one of"),
-    "norms of other stages": (lambda: TreeGenerator(5, 6, norm=("batch", "word")), r"norm must be one value or one for each"),
+    "norms of other stages": (
+        lambda: TreeGenerator(5, 6, norm=("batch", "word")),
+        r"norm must be one value or one for each",
+    ),
     "words unheard of": (lambda: TreeGenerator(5, norm="word"), r"norm='word' listens to words; pass word_dim"),
     "negative word_dim of tree": (lambda: TreeGenerator(5, -6), r"word_dim must be"),
     "no noise": (lambda: TreeGenerator(5, 6, noise_dim=0), r"noise_dim must be"),
-    "noise of another size": (lambda: tree(Z[:, :2], TextFeatures(S, W, M)), r"noise must have shape .*= \(N, 3\).*torch.randn"),
+    "noise of another size": (
+        lambda: tree(Z[:, :2], TextFeatures(S, W, M)),
+        r"noise must have shape .*= \(N, 3\).*torch.randn",
+    ),
     "noise of integers": (lambda: tree(Z.int(), TextFeatures(S, W, M)), r"noise must be floating point"),
     "noise no tensor": (lambda: tree(3, TextFeatures(S, W, M)), r"noise must have shape.*got int"),
     "text a tensor": (lambda: tree(Z, S), r"text must be a TextFeatures\(sentence=..., words=...\), got Tensor"),
     "text without sentence": (lambda: tree(Z, TextFeatures(words=W)), r"needs the sentence cue"),
-    "text without words": (lambda: TreeGenerator(5, 6, stages=1, base_size=8, noise_dim=3)(Z, TextFeatures(S)), r"needs the word cue"),
+    "text without words": (
+        lambda: TreeGenerator(5, 6, stages=1, base_size=8, noise_dim=3)(Z, TextFeatures(S)),
+        r"needs the word cue",
+    ),
     "text of another batch": (lambda: tree(Z[:1], TextFeatures(S, W, M)), r"same batch size"),
-    "condition noise": (lambda: tree(Z, TextFeatures(S, W, M), condition_noise=Z), r"condition_noise must have shape \(2, 4\)"),
+    "condition noise": (
+        lambda: tree(Z, TextFeatures(S, W, M), condition_noise=Z),
+        r"condition_noise must have shape \(2, 4\)",
+    ),
 }
 
 

@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_all_is_the_contract() -> None:
     assert sorted(scbn.__all__) == scbn.__all__
-    contract = {"TextFeatures", "SentenceSCBN", "WordSCBN", "VisualSemanticEmbedding", "SiameseContrastiveLoss", "TreeGenerator"}
+    contract = {
+        "TextFeatures",
+        "SentenceSCBN",
+        "WordSCBN",
+        "VisualSemanticEmbedding",
+        "SiameseContrastiveLoss",
+        "TreeGenerator",
+    }
     assert contract <= set(scbn.__all__)
     assert all(hasattr(scbn, name) for name in scbn.__all__)
     assert (Path(scbn.__file__).parent / "py.typed").is_file()
@@ -32,7 +39,9 @@ def test_import_brings_nothing_but_torch() -> None:
         "import sys, torch; before = set(sys.modules); import scbn;"
         "print('\\n'.join(m for m in set(sys.modules) - before))"
     )
-    new = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    new = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
     allowed = {"scbn", "typing_extensions"}
     assert "scbn.word" in new
     assert not [name for name in new if name.split(".")[0] not in allowed | set(sys.stdlib_module_names)]

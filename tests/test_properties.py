@@ -74,7 +74,9 @@ def test_in_eval_mode_a_sample_does_not_depend_on_its_batch(cue, shape, words, s
 
 @pytest.mark.parametrize("cue", CUES)
 @given(shape=shapes, words=st.integers(1, 6), value=poison, training=st.booleans(), seed=seeds)
-def test_an_empty_caption_is_plain_batch_norm_and_poisons_nothing(cue, shape, words, value, training, seed) -> None:
+def test_an_empty_caption_is_plain_batch_norm_and_poisons_nothing(
+    cue, shape, words, value, training, seed
+) -> None:
     if training and shape[0] * torch.Size(shape[2:]).numel() == 1:
         return
     x, text = draw(shape, words, seed)

@@ -24,7 +24,9 @@ def text_of(n: int = 2) -> TextFeatures:
 @pytest.mark.parametrize("base_size", [4, 8, 16])
 def test_each_stage_doubles_the_size(stages: int, base_size: int) -> None:
     output = small(stages=stages, base_size=base_size)(torch.randn(2, 3), text_of())
-    assert [tuple(i.shape) for i in output.images] == [(2, 3, base_size << s, base_size << s) for s in range(stages)]
+    assert [tuple(i.shape) for i in output.images] == [
+        (2, 3, base_size << s, base_size << s) for s in range(stages)
+    ]
     assert output.mu.shape == output.logvar.shape == (2, 4)
     assert all(i.abs().max() <= 1 for i in output.images)
 

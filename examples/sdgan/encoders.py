@@ -23,7 +23,9 @@ class TextEncoder(nn.Module):
     def __init__(self, vocabulary_size: int, options: EncoderOptions) -> None:
         super().__init__()
         if options.dim % 2:
-            raise ValueError(f"the encoder's dim is split between two directions and must be even, got {options.dim}")
+            raise ValueError(
+                f"the encoder's dim is split between two directions and must be even, got {options.dim}"
+            )
         self.embedding = nn.Embedding(vocabulary_size, options.embedding_dim, padding_idx=PADDING)
         self.dropout = nn.Dropout(options.dropout)
         self.lstm = nn.LSTM(options.embedding_dim, options.dim // 2, batch_first=True, bidirectional=True)
@@ -87,17 +89,12 @@ class InceptionImageEncoder(nn.Module):
 
     def __init__(self, dim: int, weights: str | None) -> None:
         super().__init__()
-        from torchvision.models import get_model
+        from torchvision.models.feature_extraction import create_feature_extractor
 
-        if weights is not None and not Path(weights).is_file():
-            self.inception = get_model("inception_v3", weights=weights, transform_input=False)
-        else:
-            self.inception = get_model("inception_v3", weights=None, init_weights=False, transform_input=False)
-            if weights is not None:
-                self.inception.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.inception.requires_grad_(False)
-        self.inception.AuxLogits = None
-        self.inception.fc = nn.Identity()
+        trunk = _inception(weights).eval().requires_grad_(False)
+        self.inception = create_feature_extractor(
+            trunk, {"Mixed_6e": "regions", "flatten": "code"}, suppress_diff_warning=True
+        )
         self.emb_features = nn.Conv2d(768, dim, 1, bias=False)
         self.emb_code = nn.Linear(self.features, dim)
 
@@ -114,13 +111,25 @@ class InceptionImageEncoder(nn.Module):
     def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The features before the common space: regions (N, 768, 17, 17) and global (N, 2048)."""
         images = F.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
-        regions: list[Tensor] = []
-        hook = self.inception.Mixed_6e.register_forward_hook(lambda _m, _a, output: regions.append(output))
+        features = self.inception(images)
+        return features["regions"], features["code"]
+
+
+def _inception(weights: str | None) -> nn.Module:
+    from torchvision.models import get_model
+
+    if weights is not None and not Path(weights).is_file():
         try:
-            code = self.inception(images)
-        finally:
-            hook.remove()
-        return regions[0], code
+            return get_model("inception_v3", weights=weights, transform_input=False)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"inception weights {weights!r}: neither a file nor the name of torchvision weights for "
+                "inception_v3, such as IMAGENET1K_V1"
+            ) from error
+    model = get_model("inception_v3", weights=None, init_weights=False, transform_input=False)
+    if weights is not None:
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return model
 
 
 def image_encoder(options: EncoderOptions) -> SmallImageEncoder | InceptionImageEncoder:

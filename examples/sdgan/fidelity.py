@@ -28,9 +28,7 @@ class AttributeReader(nn.Module):
         super().__init__()
 
         def block(before: int, after: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv2d(before, after, 5, 2, 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()
-            )
+            return nn.Sequential(nn.Conv2d(before, after, 5, 2, 2, bias=False), nn.BatchNorm2d(after), nn.ReLU())
 
         self.trunk = nn.Sequential(block(3, width), block(width, 2 * width), block(2 * width, 4 * width))
         self.sizes = [len(values) for values in ATTRIBUTES.values()]
@@ -45,9 +43,7 @@ class AttributeReader(nn.Module):
     def read(self, images: Tensor) -> Tensor:
         """(N, A) int64, the value of each attribute."""
         self.eval()
-        return torch.cat(
-            [torch.stack([logit.argmax(1) for logit in self(part)], 1) for part in images.split(256)]
-        )
+        return torch.cat([torch.stack([logit.argmax(1) for logit in self(part)], 1) for part in images.split(256)])
 
 
 def train_reader(data: CaptionedImages, size: int, seed: int, report: Callable[[int], None]) -> AttributeReader:

@@ -60,9 +60,9 @@ class GanTraining:
         self.fabric, self.config = fabric, config
         self.text, self.image = text.eval().requires_grad_(False), image.eval().requires_grad_(False)
         generator = build_generator(config).to(memory_format=torch.channels_last)
-        discriminators = Discriminators(
-            config.sizes, config.encoder.dim, config.discriminator, config.siamese
-        ).to(memory_format=torch.channels_last)
+        discriminators = Discriminators(config.sizes, config.encoder.dim, config.discriminator, config.siamese).to(
+            memory_format=torch.channels_last
+        )
         g, d = config.generator, config.discriminator
         self.generator, self.optimizer_g = fabric.setup(
             generator, torch.optim.Adam(generator.parameters(), g.lr, g.betas, fused=True)
@@ -109,7 +109,10 @@ class GanTraining:
         fake_verdicts, _ = self.discriminators([image.detach() for image in fake], sentence)
         kind = self.config.discriminator.loss
         loss = torch.stack(
-            [discriminator_loss(kind, r, f, w) for r, f, w in zip(real_verdicts, fake_verdicts, mismatched, strict=True)]
+            [
+                discriminator_loss(kind, r, f, w)
+                for r, f, w in zip(real_verdicts, fake_verdicts, mismatched, strict=True)
+            ]
         ).sum()
         losses = {"discriminator": loss}
         if self.config.siamese.weight and self.config.siamese.train_discriminator:

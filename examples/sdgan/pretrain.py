@@ -32,7 +32,9 @@ class EncoderTraining:
         data: CaptionedImages,
     ) -> None:
         self.fabric, self.options = fabric, config.encoder
-        targets = data.labels if data.labels is not None else None if data.classes is None else data.classes[:, None]
+        targets = (
+            data.labels if data.labels is not None else None if data.classes is None else data.classes[:, None]
+        )
         can_learn = targets is not None and isinstance(image, SmallImageEncoder)
         self.label_steps = self.options.label_steps if can_learn else 0
         self.steps = config.encoder_steps + self.label_steps if config.encoder_steps else 0

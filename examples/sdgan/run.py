@@ -48,7 +48,7 @@ class Run:
         )
         self.vocabulary = Vocabulary(words)
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
-        self.image = image_encoder(config.encoder).to(self.fabric.device, memory_format=torch.channels_last)
+        self.image = image_encoder(config.encoder).to(self.fabric.device)
         self.history: pictures.History = {}
         self.seconds = 0.0
         self.encoder_step = self.gan_step = 0
@@ -217,4 +217,3 @@ class Run:
             self.console.print(
                 f"caption fidelity {f['value']:.3f} [{low:.3f}, {high:.3f}] on {f['images']} images, chance {chance:.3f}"
             )
-

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import tyro
 from rich.console import Console
@@ -14,16 +16,15 @@ from examples.sdgan.data import DataError
 from examples.sdgan.loop import NotFinite
 from examples.sdgan.run import Run
 
-_DATA: tuple[Data, ...] = ("toy", "cub", "coco")
-
 
 def parse(argv: Sequence[str]) -> Config:
     """The options of a command line; what it leaves open comes from the preset of its ``--data``."""
-    chosen: Data = "toy"
-    for i, argument in enumerate(argv):
-        value = argv[i + 1] if argument == "--data" and i + 1 < len(argv) else argument.removeprefix("--data=")
-        chosen = next((name for name in _DATA if name == value), chosen) if argument.startswith("--data") else chosen
-    return tyro.cli(Config, default=preset(chosen), args=list(argv), prog="python -m examples.sdgan.train")
+    # A first reader of this one flag: tyro must know the defaults before it reads the line.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--data", default="toy")
+    chosen = early.parse_known_args(argv)[0].data
+    data: Data = chosen if chosen in get_args(Data) else "toy"
+    return tyro.cli(Config, default=preset(data), args=list(argv), prog="python -m examples.sdgan.train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; what was trained is in checkpoint.pt, continue with the same command and --resume")
         return 130
-    console.print(f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}")
+    console.print(
+        f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"
+    )
     return 0
 
 

@@ -43,7 +43,10 @@ def _caption(value: dict[str, str], rng: random.Random) -> tuple[str, list[str]]
     parts = [name for name in named if name != "size"]
     sized = "size" in named
     if not parts:
-        return f"{rng.choice(('this bird is', 'the bird is', 'this is a bird that is'))} {_say(value['size'], rng)}", named
+        return (
+            f"{rng.choice(('this bird is', 'the bird is', 'this is a bird that is'))} {_say(value['size'], rng)}",
+            named,
+        )
     opening = rng.choice(_SIZED).format(_say(value["size"], rng)) if sized else rng.choice(_OPENINGS)
     phrases = [_phrase(part, value[part], rng) for part in parts]
     text = f"{opening} {phrases[0]}"

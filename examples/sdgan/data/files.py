@@ -41,7 +41,9 @@ class ImageFiles:
         self.paths, self.boxes = list(paths), boxes
         self.stored = round(size * _SLACK)
         keep = len(self.paths) * 3 * self.stored**2 <= MEMORY
-        self.memory = torch.empty(len(self.paths), 3, self.stored, self.stored, dtype=torch.uint8) if keep else None
+        self.memory = (
+            torch.empty(len(self.paths), 3, self.stored, self.stored, dtype=torch.uint8) if keep else None
+        )
 
         def check(i: int) -> None:
             pixels = self._decode(i)

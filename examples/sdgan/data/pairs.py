@@ -95,7 +95,11 @@ def pad(captions: list[list[int]], words: int, rng: torch.Generator | None = Non
     tokens = torch.full((len(captions), words), PADDING)
     for row, caption in zip(tokens, captions, strict=True):
         if len(caption) > words:
-            keep = torch.randperm(len(caption), generator=rng)[:words].sort().values if rng is not None else range(words)
+            keep = (
+                torch.randperm(len(caption), generator=rng)[:words].sort().values
+                if rng is not None
+                else range(words)
+            )
             caption = [caption[int(i)] for i in keep]
         row[: len(caption)] = torch.tensor(caption, dtype=torch.int64)
     return tokens
