@@ -23,14 +23,17 @@ class EncoderOptions:
     dim: int = 256
     """Size D of word and sentence features."""
     dropout: float = 0.5
-    image: Literal["small", "inception"] = "inception"
-    inception_weights: str | None = None
-    """Path of Inception v3 weights, or a torchvision name such as IMAGENET1K_V1; none: random."""
+    image: Literal["auto", "small", "inception"] = "auto"
+    """auto: Inception v3 from 256 px, below that a small CNN."""
+    inception_weights: str = "IMAGENET1K_V1"
+    """Path of Inception v3 weights, a torchvision name (downloaded), or random."""
     batch_size: int = 48
     lr: float = 2e-3
     weight_decay: float = 0.0
-    label_steps: int = 0
-    """Steps in which the image encoder first learns the data's labels (attributes or classes)."""
+    text_clip: float = 0.25
+    """Longest gradient of the text encoder."""
+    label_share: float = 0.3
+    """Share of the encoder steps in which the small CNN first learns the data's labels, where there are any."""
     gamma1: float = 4.0
     gamma2: float = 5.0
     gamma3: float = 10.0
@@ -97,7 +100,7 @@ class Config:
     steps: int = 600_000
     """Generator steps."""
     encoder_steps: int = 100_000
-    """Steps of matching text and image encoder (DAMSM)."""
+    """Steps of matching text and image encoder (DAMSM), labels included."""
     batch_size: int = 20
     """Siamese pairs a step: twice as many images."""
     size: int = 256
@@ -128,6 +131,8 @@ class Config:
             raise ValueError("--batch-size must be at least 2: a batch holds pairs of one image and of two images")
         if self.encoder_steps < 0:
             raise ValueError(f"--encoder-steps must not be negative, got {self.encoder_steps}")
+        if not 0 <= self.encoder.label_share < 1:
+            raise ValueError(f"--encoder.label-share must be in [0, 1), got {self.encoder.label_share}")
         smallest = 8 << (len(self.generator.channels) - 1)
         if self.size < smallest or self.size & (self.size - 1):
             raise ValueError(
@@ -163,25 +168,31 @@ def preset(data: Data) -> Config:
     return Config(
         data="toy",
         out=Path("runs/toy"),
-        steps=1200,
-        encoder_steps=400,
+        steps=800,
+        encoder_steps=900,
         batch_size=24,
         size=64,
         checkpoint_every=200,
         workers=0,
         damsm_weight=1.0,
         encoder=EncoderOptions(
-            words=24, embedding_dim=64, dim=64, dropout=0.0, image="small", batch_size=64, label_steps=250
+            words=27,
+            embedding_dim=64,
+            dim=128,
+            dropout=0.0,
+            batch_size=32,
+            lr=4e-3,
+            text_clip=1.0,
         ),
         generator=GeneratorOptions(
             channels=(64, 32, 16),
-            residual_blocks=0,
+            residual_blocks=1,
             activation="leaky_relu",
             noise_dim=32,
             condition_dim=32,
             lr=5e-4,
             betas=(0.0, 0.9),
-            ema=0.995,
+            ema=0.99,
         ),
         discriminator=DiscriminatorOptions(
             channels=32,

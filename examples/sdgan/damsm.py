@@ -36,8 +36,12 @@ def word_similarity(regions: Tensor, text: TextFeatures, gamma1: float, gamma2: 
     hidden = mask[None, :, :, None]
     attention = scores.masked_fill(hidden, -torch.inf).softmax(2)
     attention = (gamma1 * attention).softmax(3)
-    attended = torch.einsum("bctr,bdr->bctd", attention, context)
-    cosine = F.cosine_similarity(attended, words[None], dim=3)
+    # The attended context c_t = sum_r a_r v_r is never built, for all pairs it would be the largest tensor by far:
+    # e . c = sum_r a_r (e . v_r), and |c|^2 = a' V'V a.
+    dot = (attention * scores).sum(3)
+    gram = torch.einsum("bdr,bds->brs", context, context)
+    length = (attention * torch.einsum("bctr,brs->bcts", attention, gram)).sum(3).clamp(min=1e-12).sqrt()
+    cosine = dot / (length * words.norm(dim=2)).clamp(min=1e-8)
     return (gamma2 * cosine).masked_fill(mask[None], -torch.inf).logsumexp(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from examples.sdgan.config import EncoderOptions
+from examples.sdgan.config import Config, EncoderOptions
 from examples.sdgan.vocabulary import PADDING
 from scbn import TextFeatures
 
@@ -81,13 +82,15 @@ class InceptionImageEncoder(nn.Module):
 
     Args:
         dim: D.
-        weights: path of a state dict, or the name of torchvision weights (downloaded by torchvision);
-            ``None``: random.
+        weights: path of a state dict, the name of torchvision weights (downloaded by torchvision), or ``"random"``.
+
+    Raises:
+        ValueError: the weights are neither, do not fit, or cannot be downloaded.
     """
 
     features = 2048
 
-    def __init__(self, dim: int, weights: str | None) -> None:
+    def __init__(self, dim: int, weights: str) -> None:
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -115,10 +118,10 @@ class InceptionImageEncoder(nn.Module):
         return features["regions"], features["code"]
 
 
-def _inception(weights: str | None) -> nn.Module:
+def _inception(weights: str) -> nn.Module:
     from torchvision.models import get_model
 
-    if weights is not None and not Path(weights).is_file():
+    if weights != "random" and not Path(weights).is_file():
         try:
             return get_model("inception_v3", weights=weights, transform_input=False)
         except (KeyError, ValueError) as error:
@@ -126,14 +129,24 @@ def _inception(weights: str | None) -> nn.Module:
                 f"inception weights {weights!r}: neither a file nor the name of torchvision weights for "
                 "inception_v3, such as IMAGENET1K_V1"
             ) from error
+        except OSError as error:
+            raise ValueError(
+                f"inception weights {weights!r} cannot be downloaded ({error}); "
+                "pass the path of a file with --encoder.inception-weights, or use --encoder.image small"
+            ) from error
     model = get_model("inception_v3", weights=None, init_weights=False, transform_input=False)
-    if weights is not None:
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    if weights != "random":
+        try:
+            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{weights}: no state dict of torchvision's inception_v3 ({reason})") from error
     return model
 
 
-def image_encoder(options: EncoderOptions) -> SmallImageEncoder | InceptionImageEncoder:
+def image_encoder(config: Config) -> SmallImageEncoder | InceptionImageEncoder:
     """The image encoder that the options name."""
-    if options.image == "small":
+    options = config.encoder
+    if options.image == "small" or (options.image == "auto" and config.size < 256):
         return SmallImageEncoder(options.dim)
     return InceptionImageEncoder(options.dim, options.inception_weights)

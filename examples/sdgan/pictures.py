@@ -40,18 +40,19 @@ def sample_grid(images: Tensor, captions: list[str], path: Path, columns: int = 
 
 
 def attention_sheet(
-    images: Tensor, maps: Tensor, words: list[list[str]], path: Path, columns: int = 8, title: str = ""
+    images: Tensor, maps: Tensor, words: list[list[str]], path: Path, columns: int = 14, title: str = ""
 ) -> None:
     """A row an image: the picture, then where each word of its caption is heard.
 
     Args:
         images: (N, 3, S, S) in [-1, 1].
         maps: (N, T, H, W), word attention.
-        words: of each caption; the first ``columns`` are shown.
+        words: of each caption; at most the first ``columns`` are shown.
         path: of the picture.
         columns: words a row.
         title: above all.
     """
+    columns = min(columns, max(map(len, words)))
     figure, axes = plt.subplots(
         len(images), columns + 1, figsize=(1.2 * (columns + 1), 1.42 * len(images) + 0.4), squeeze=False
     )
@@ -65,7 +66,7 @@ def attention_sheet(
         for axis, word, weight in zip(row[1:], caption, attention, strict=False):
             axis.imshow(_pixels(image).mean(2), cmap="gray", vmin=0, vmax=1)
             peak = float(weight.max())
-            axis.imshow(weight, cmap="inferno", alpha=0.65, vmin=0, vmax=max(peak, 1e-6))
+            axis.imshow(weight.numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=max(peak, 1e-6))
             axis.set_title(f"{word}  {peak:.2f}", fontsize=7, pad=2)
     figure.suptitle(title or "word attention; the number is the map's highest weight", fontsize=9)
     _finish(figure, path)

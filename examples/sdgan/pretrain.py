@@ -36,8 +36,8 @@ class EncoderTraining:
             data.labels if data.labels is not None else None if data.classes is None else data.classes[:, None]
         )
         can_learn = targets is not None and isinstance(image, SmallImageEncoder)
-        self.label_steps = self.options.label_steps if can_learn else 0
-        self.steps = config.encoder_steps + self.label_steps if config.encoder_steps else 0
+        self.steps = config.encoder_steps
+        self.label_steps = int(self.steps * self.options.label_share) if can_learn else 0
         self.targets = targets
         self.sizes = [] if targets is None else [int(n) + 1 for n in targets.max(0).values]
         self.labels = nn.Linear(image.features, max(sum(self.sizes), 1)).to(fabric.device)
@@ -61,7 +61,7 @@ class EncoderTraining:
             loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        nn.utils.clip_grad_norm_(self.text.parameters(), 0.25 if not labels else 1.0)
+        nn.utils.clip_grad_norm_(self.text.parameters(), self.options.text_clip)
         self.optimizer.step()
         return {name: value.detach() for name, value in losses.items()}
 

@@ -48,7 +48,7 @@ class Run:
         )
         self.vocabulary = Vocabulary(words)
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
-        self.image = image_encoder(config.encoder).to(self.fabric.device)
+        self.image = image_encoder(config).to(self.fabric.device)
         self.history: pictures.History = {}
         self.seconds = 0.0
         self.encoder_step = self.gan_step = 0
@@ -185,9 +185,7 @@ class Run:
             self.console.print("no attention.png: no norm of this generator listens to words")
         else:
             title = f"where each word is heard, layer {layer[0]}; the number is the map's highest weight"
-            pictures.attention_sheet(
-                images, layer[1], words, config.out / "attention.png", columns=config.encoder.words, title=title
-            )
+            pictures.attention_sheet(images, layer[1], words, config.out / "attention.png", title=title)
         pictures.loss_curves(self.history, config.out / "losses.png")
         save_file(
             {name: value.contiguous() for name, value in sampler.generator.state_dict().items()},

@@ -70,7 +70,7 @@ def make(options: Options, console: Console) -> Path:
     layer = pictures.finest(maps)
     if layer is not None:
         sheet = out.with_name(f"{out.stem}-attention.png")
-        pictures.attention_sheet(images, layer[1], words, sheet, columns=max(map(len, words)))
+        pictures.attention_sheet(images, layer[1], words, sheet)
     return out
 
 

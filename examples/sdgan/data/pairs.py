@@ -17,7 +17,7 @@ class PairBatch(NamedTuple):
 
     Args:
         images: (2B, 3, S, S) uint8.
-        tokens: (2B, T) int64.
+        tokens: (2B, T) int64, T the longest caption of the batch.
         same: (B,) bool, ``True`` = both captions of a pair describe one image.
         classes: (2B,) int64, the class, or the image's own index where there are no classes.
         indices: (2B,) int64, which images.
@@ -78,7 +78,10 @@ class SiamesePairs(Dataset[PairBatch]):
             if len(self.tokens[indices[b]]) > 1:
                 shift = 1 + int(pick(len(self.tokens[indices[b]]) - 1, 1))
                 chosen[self.batch_size + b] = (chosen[b] + shift) % len(self.tokens[indices[b]])
-        tokens = pad([self.tokens[i][c] for i, c in zip(indices, chosen, strict=True)], self.words, rng)
+        captions = [self.tokens[i][c] for i, c in zip(indices, chosen, strict=True)]
+        # Known on the host, so trimming costs no synchronisation; attention and DAMSM pay for every word.
+        longest = min(self.words, max(map(len, captions)))
+        tokens = pad(captions, longest, rng)
         images = self.data.images.load(indices, self.size, rng)
         which = torch.tensor(indices)
         classes = which if self.data.classes is None else self.data.classes[which]

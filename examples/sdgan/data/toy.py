@@ -24,14 +24,11 @@ class DrawnImages:
         return len(self.images)
 
     def load(self, indices: list[int], size: int, rng: torch.Generator | None) -> Tensor:
-        """uint8 (N, 3, size, size), flipped at random with ``rng``."""
+        """uint8 (N, 3, size, size), as drawn: cropped or flipped birds would be birds of another kind."""
         images = self.images[indices]
         if images.shape[-1] != size:
             raise ValueError(f"the birds were drawn at {images.shape[-1]} px, asked for {size}")
-        if rng is None:
-            return images
-        flip = torch.rand(len(indices), generator=rng) < 0.5
-        return torch.where(flip[:, None, None, None], images.flip(3), images)
+        return images
 
 
 def birds(split: str, size: int, count: int | None = None) -> CaptionedImages:

@@ -1,0 +1,361 @@
+"""The trainer end to end, in miniature: what a run leaves, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from examples.sdgan import checkpoint, fidelity, sample, train
+from examples.sdgan.config import Config, from_json, preset
+from examples.sdgan.data import toy
+from examples.sdgan.gan import GanTraining, build_generator
+from examples.sdgan.loop import NotFinite, run_phase
+from examples.sdgan.sampler import Sampler
+
+TINY = [
+    "--size",
+    "32",
+    "--batch-size",
+    "4",
+    "--steps",
+    "6",
+    "--encoder-steps",
+    "7",
+    "--encoder.label-share",
+    "0.45",
+    "--encoder.batch-size",
+    "8",
+    "--encoder.dim",
+    "8",
+    "--generator.channels",
+    "8",
+    "8",
+    "8",
+    "--discriminator.channels",
+    "8",
+    "--checkpoint-every",
+    "3",
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
+    monkeypatch.setattr(fidelity, "STEPS", 3)
+
+
+def run(out: Path, *arguments: str) -> int:
+    return train.main([*TINY, "--out", str(out), *arguments])
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    state = checkpoint.load(out / "checkpoint.pt")
+    return {f"{part}.{name}": value for part in ("gan", "ema") for name, value in _flat(state[part])}
+
+
+def _flat(tree, prefix=""):
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}{key}.")
+    elif isinstance(tree, list):
+        for key, value in enumerate(tree):
+            yield from _flat(value, f"{prefix}{key}.")
+    elif isinstance(tree, torch.Tensor):
+        yield prefix, tree
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
+        patch.setattr(fidelity, "STEPS", 3)
+        assert run(out) == 0
+    return out
+
+
+def test_a_run_leaves_what_it_promises(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("samples.png", "attention.png", "losses.png"):
+        with Image.open(finished / name) as image:
+            assert min(image.size) > 200
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 50
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["steps"] == 6
+    for name in ("caption_fidelity", "novel_caption_fidelity", "chance"):
+        assert metrics[name]["interval_95"][0] <= metrics[name]["value"] <= metrics[name]["interval_95"][1]
+        assert metrics[name]["images"] == 30
+    assert (
+        set(metrics["reader_accuracy"])
+        == set(metrics["sentence_probe"])
+        == {"size", "crown", "wing", "belly", "beak"}
+    )
+    assert metrics["losses"]["gan/discriminator"] > 0
+    assert not list(finished.glob("*.part"))
+    config = from_json(json.dumps(metrics["config"]))
+    assert config.generator.channels == (8, 8, 8)
+
+
+def test_the_exported_generator_is_the_averaged_one(finished: Path) -> None:
+    with safe_open(finished / "generator.safetensors", "pt") as file:
+        config = from_json(file.metadata()["config"])
+    generator = build_generator(config)
+    generator.load_state_dict(load_file(finished / "generator.safetensors"))
+    sampler = Sampler.load(finished / "checkpoint.pt")
+    assert same(generator.state_dict(), sampler.generator.state_dict())
+    ema = checkpoint.load(finished / "checkpoint.pt")["gan"]["average"]
+    assert all(torch.equal(p, ema[f"module.{name}"]) for name, p in generator.named_parameters())
+
+
+def test_resuming_gives_bitwise_the_run_that_never_stopped(finished: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--steps", "3") == 0
+    assert not same(weights(tmp_path), weights(finished))
+    assert run(tmp_path, "--resume") == 0
+    assert same(weights(tmp_path), weights(finished))
+    assert (
+        json.loads((tmp_path / "metrics.json").read_text())["caption_fidelity"]
+        == (json.loads((finished / "metrics.json").read_text())["caption_fidelity"])
+    )
+
+
+@pytest.mark.parametrize("phase", ["encoders", "gan"])
+def test_ctrl_c_saves_and_says_so(
+    phase: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from examples.sdgan.pretrain import EncoderTraining
+
+    kind = GanTraining if phase == "gan" else EncoderTraining
+    original = kind.step
+
+    def interrupted(self, step, batch):
+        if step == 4:
+            raise KeyboardInterrupt
+        return original(self, step, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "step", interrupted)
+        assert run(tmp_path) == 130
+    assert "continue with the same command and --resume" in capsys.readouterr().out
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert state["gan_step" if phase == "gan" else "encoder_step"] == 4
+    assert run(tmp_path, "--resume") == 0
+    assert same(weights(tmp_path), weights(finished))
+
+
+def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "examples.sdgan.train", *TINY, "--out", str(tmp_path), "--steps", "100000"]
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "samples.png").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "--resume" in output.splitlines()[-1]
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["gan_step"] >= 3
+
+
+def test_resume_refuses_other_options_and_says_which(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(finished, "--resume", "--seed", "1") == 2
+    assert "seed was 0, is 1" in capsys.readouterr().out
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "text":
+        path.write_text("hello")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif how == "code":
+        torch.save({"format": checkpoint.FORMAT, "x": Path("x")}, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", "no such checkpoint; train first"),
+        ("truncated", "broken, or no checkpoint of this trainer"),
+        ("text", "broken, or no checkpoint of this trainer"),
+        ("empty", "broken, or no checkpoint of this trainer"),
+        ("foreign", "no checkpoint of this trainer"),
+        ("code", "broken, or no checkpoint of this trainer"),
+    ],
+)
+def test_unusable_checkpoints_are_refused(
+    how: str, message: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes((finished / "checkpoint.pt").read_bytes())
+    damage(path, how)
+    assert run(tmp_path, "--resume") == 2
+    assert message in capsys.readouterr().out
+    assert sample.main(["--checkpoint", str(path), "--caption", "a bird"]) == 2
+    assert message in capsys.readouterr().out
+
+
+def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save({"step": 1}, path)
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save({"step": 2}, path)
+    assert checkpoint.load(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_losses(tmp_path: Path) -> None:
+    def step(number, batch):
+        return {"loss": torch.tensor(float("nan") if number == 20 else 1.0)}
+
+    saved: list[int] = []
+    with pytest.raises(NotFinite, match=r"gan, step 20: a loss is not finite: \{'loss': nan\}"):
+        run_phase("gan", 0, 50, range(50), step, {}, saved.append, 5, 0, Console(quiet=True))
+    assert saved == [5, 10, 15, 20]  # the last of them from before the loss broke
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "cub"], "--data cub needs --root"),
+        (["--data", "cub", "--root", "nowhere"], "nowhere: no such folder"),
+        (["--data", "coco", "--root", "."], "holds no captions_train"),
+        (
+            ["--encoder.image", "inception", "--encoder.inception-weights", "nothing"],
+            "neither a file nor the name",
+        ),
+    ],
+)
+def test_bad_data_exits_with_2(arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "48"], "power of two"),
+        (["--batch-size", "1"], "at least 2"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--encoder-steps", "-1"], "--encoder-steps must not be negative"),
+        (["--data", "birds"], "invalid choice"),
+        (["--stepz", "3"], "--stepz"),
+    ],
+)
+def test_bad_options_exit_with_2(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "out", *arguments)
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_sampling(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = str(finished / "checkpoint.pt")
+    out = tmp_path / "birds.png"
+    caption = "a small bird with a red crown and blue wings"
+    assert sample.main(["--checkpoint", source, "--caption", caption, "--out", str(out), "--count", "3"]) == 0
+    assert f"look at {out}" in capsys.readouterr().out
+    assert out.exists()
+    assert (tmp_path / "birds-attention.png").exists()
+    first = out.read_bytes()
+    sample.main(["--checkpoint", source, "--caption", caption, "--out", str(out), "--count", "3", "--seed", "1"])
+    assert out.read_bytes() != first
+    capsys.readouterr()
+    assert sample.main(["--checkpoint", source, "--caption", "a zebra bird", "--out", str(out)]) == 0
+    assert "never saw, heard as 'unknown': zebra" in capsys.readouterr().out
+    assert sample.main(["--checkpoint", source, "--caption", "zwei Zebras", "--out", str(out)]) == 2
+    assert "no word of 'zwei Zebras' is known" in capsys.readouterr().out
+
+
+def test_sampling_before_the_generator_is_trained(finished: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(finished / "checkpoint.pt")
+    del state["ema"]
+    checkpoint.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(checkpoint.CheckpointError, match="encoders only"):
+        Sampler.load(tmp_path / "checkpoint.pt")
+
+
+def test_presets_are_the_papers() -> None:
+    bird, coco = preset("cub"), preset("coco")
+    assert (bird.batch_size, coco.batch_size) == (20, 14)
+    assert (bird.damsm_weight, coco.damsm_weight) == (5.0, 50.0)
+    assert (bird.encoder.words, coco.encoder.words) == (18, 12)
+    assert (bird.generator.channels, coco.generator.channels) == ((32,) * 3, (48,) * 3)
+    assert (bird.generator.residual_blocks, coco.generator.residual_blocks) == (2, 3)
+    assert (bird.discriminator.channels, coco.discriminator.channels) == (64, 96)
+    for config in (bird, coco):
+        assert config.sizes == [64, 128, 256]
+        assert config.generator.lr == config.discriminator.lr == 2e-4
+        assert config.generator.betas == (0.5, 0.999)
+        assert config.generator.ema == 0.999
+        assert (config.encoder.gamma1, config.encoder.gamma2, config.encoder.gamma3) == (4, 5, 10)
+        assert (config.siamese.margin, config.siamese.alpha) == (1.0, 0.1)
+    assert from_json(coco.to_json()) == coco
+
+
+def test_flags_that_scripts_rely_on() -> None:
+    config = train.parse(
+        [
+            "--data",
+            "coco",
+            "--root",
+            "d",
+            "--steps",
+            "5",
+            "--encoder-steps",
+            "6",
+            "--batch-size",
+            "7",
+            "--size",
+            "128",
+            "--seed",
+            "8",
+            "--out",
+            "o",
+            "--resume",
+            "--checkpoint-every",
+            "9",
+        ]
+    )
+    assert isinstance(config, Config)
+    got = (
+        config.data,
+        config.root,
+        config.steps,
+        config.encoder_steps,
+        config.batch_size,
+        config.size,
+        config.seed,
+    )
+    assert got == ("coco", Path("d"), 5, 6, 7, 128, 8)
+    assert (config.out, config.resume, config.checkpoint_every) == (Path("o"), True, 9)
+    assert config.damsm_weight == 50  # the preset of --data coco
+    assert train.parse(["--data=cub"]).damsm_weight == 5
