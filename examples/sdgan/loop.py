@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from torch import Tensor
 
 from examples.sdgan.pictures import History
@@ -30,15 +31,18 @@ class NotFinite(RuntimeError):
 
 def progress_bar(console: Console) -> Progress:
     """A bar with steps, losses and the time left."""
+    # In a narrow window the losses give way, never the bar and the time left.
+    losses = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=losses),
         console=console,
+        expand=True,
         speed_estimate_period=60,
     )
 
@@ -102,6 +106,6 @@ def run_phase(
 def _record(curves: dict[str, list[float]], step: int, values: dict[str, float]) -> None:
     length = len(curves["step"])
     curves["step"].append(step)
-    for name in {*curves, *values} - {"step"}:
+    for name in sorted({*curves, *values} - {"step"}):
         curve = curves.setdefault(name, [math.nan] * length)
         curve.append(values.get(name, math.nan))

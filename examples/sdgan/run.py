@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from examples.sdgan import checkpoint, pictures
+from examples.sdgan import checkpoint, fidelity, pictures
 from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
 from examples.sdgan.encoders import TextEncoder, image_encoder
@@ -195,9 +195,9 @@ class Run:
         metrics: dict[str, Any] = {"data": self.train.name, "images": len(self.train), "steps": self.gan_step}
         if config.data == "toy":
             with progress_bar(self.console) as bar:
-                task = bar.add_task("attribute reader", total=None, note="")
+                task = bar.add_task("attribute reader", total=fidelity.STEPS, note="measuring")
                 metrics |= measure(
-                    sampler, self.train, self.test, config.seed, lambda s: bar.update(task, completed=s)
+                    sampler, self.train, self.test, config.seed, lambda s: bar.update(task, completed=s + 1)
                 )
         metrics["losses"] = {
             f"{phase}/{name}": values[-1]
