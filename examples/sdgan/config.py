@@ -54,6 +54,7 @@ class GeneratorOptions:
     lr: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     ema: float = 0.999
+    """Decay of the averaged generator; at step n at most (1 + n) / (10 + n)."""
 
 
 @dataclass(frozen=True)

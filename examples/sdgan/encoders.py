@@ -139,7 +139,7 @@ def _inception(weights: str) -> nn.Module:
         try:
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise ValueError(f"{weights}: no state dict of torchvision's inception_v3 ({reason})") from error
     return model
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from examples.sdgan.config import Config
 from examples.sdgan.damsm import damsm_loss
@@ -70,7 +70,8 @@ class GanTraining:
         self.discriminators, self.optimizer_d = fabric.setup(
             discriminators, torch.optim.Adam(discriminators.parameters(), d.lr, d.betas, fused=True)
         )
-        self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(g.ema), use_buffers=True)
+        self.average = AveragedModel(generator, multi_avg_fn=self._move_average, use_buffers=True)
+        self._decay = 0.0
         s = config.siamese
         self.contrast = SiameseContrastiveLoss(s.margin, s.alpha)
 
@@ -97,6 +98,8 @@ class GanTraining:
         output = self.generator(noise.to(device), text, condition_noise=condition_noise.to(device))
         losses = self._update_discriminators(real, output.images, text.sentence, batch)
         losses |= self._update_generator(output, text, batch)
+        # Short runs would else average with weights that nobody trained.
+        self._decay = min(config.generator.ema, (1 + step) / (10 + step))
         self.average.update_parameters(self.generator)
         return {name: value.detach() for name, value in losses.items()}
 
@@ -148,6 +151,13 @@ class GanTraining:
         self.optimizer_g.step()
         _freeze(self.discriminators.parameters(), False)
         return losses
+
+    def _move_average(self, averaged: Any, current: Any, _: Any) -> None:
+        for mean, new in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, 1 - self._decay)
+            else:
+                mean.copy_(new)
 
     def _contrast(self, verdicts: list[Verdict], batch: PairBatch) -> Tensor:
         halves = [v.feature.chunk(2) for v in verdicts]
