@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scbn import sync
+from scbn import ops, sync
+from scbn.ops import composed, tiled
 
 
 class BatchNormState(NamedTuple):
@@ -125,23 +126,40 @@ def word_scbn(
     with _exact(x):
         dtype = _compute_dtype(x)
         empty = None if padding_mask is None else padding_mask.all(1)
-        base = torch.cat(_base(norm, sentence_gamma, sentence_beta, empty, dtype, like=gamma), 1)
-        tables = torch.cat((gamma, beta), 2).to(dtype)
+        own_gamma, own_beta = _base(norm, sentence_gamma, sentence_beta, empty, dtype, like=gamma)
+        if padding_mask is not None:
+            gamma, beta = (t.masked_fill(padding_mask[:, :, None], 0) for t in (gamma, beta))
+        # A region's weights sum to one, so the norm's own scale and shift can stand in every row of the tables.
+        tables = gamma.to(dtype) + own_gamma[:, None], beta.to(dtype) + own_beta[:, None]
+        keys, hidden = keys.to(dtype) * scale, _hidden(padding_mask)
+        if norm.group is None and ops.runs_tiled(x):
+            return _tiled(x, keys, *tables, hidden, norm)
         xf = x.to(dtype)
         xhat = normalize(xf, norm)
         if _is_channels_last(x):
-            rows = _positions_first(xf)
-            weights = _weights(torch.bmm(rows, keys.to(dtype).mT * scale), padding_mask, word_axis=2)
-            modulation = torch.baddbmm(base[:, None], weights, tables)
-            g, b = modulation.chunk(2, 2)
-            y = torch.addcmul(b, _positions_first(xhat), g).reshape(x.shape[0], *x.shape[2:], x.shape[1])
-            y = y.movedim(-1, 1)
+            y = composed.modulate_last(_positions_first(xf), _positions_first(xhat), keys, *tables, hidden)
+            y = y.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
         else:
-            weights = _weights(torch.bmm(keys.to(dtype) * scale, _flat(xf)), padding_mask, word_axis=1)
-            modulation = torch.baddbmm(base[:, :, None], tables.mT, weights)
-            g, b = modulation.chunk(2, 1)
-            y = torch.addcmul(b, _flat(xhat), g).reshape(x.shape)
+            y = composed.modulate(_flat(xf), _flat(xhat), keys, *tables, hidden).reshape(x.shape)
         return y.to(x.dtype)
+
+
+def _tiled(
+    x: Tensor, keys: Tensor, gamma: Tensor, beta: Tensor, hidden: Tensor | None, norm: BatchNormState
+) -> Tensor:
+    mean, var = norm.running_mean, norm.running_var
+    given = (
+        (None, None)
+        if norm.use_batch_statistics or mean is None or var is None
+        else (mean.to(x.dtype), var.to(x.dtype))
+    )
+    y, batch_mean, batch_var = tiled.word_norm(_flat(x), keys, gamma, beta, hidden, *given, norm.eps)
+    if norm.use_batch_statistics and mean is not None and var is not None:
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
+            sync.update_running(var, batch_var * (count / (count - 1)), norm.momentum, norm.num_batches)
+    return y.reshape(x.shape)
 
 
 def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -158,8 +176,14 @@ def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = Non
     """
     with _exact(x):
         dtype = _compute_dtype(x)
-        logits = torch.bmm(keys.to(dtype) * scale, _flat(x.to(dtype)))
-        weights = _weights(logits, padding_mask, word_axis=1)
+        weights = torch.bmm(keys.to(dtype) * scale, _flat(x.to(dtype)))
+        if padding_mask is not None:
+            hidden = _hidden(padding_mask)
+            assert hidden is not None
+            weights = weights.masked_fill(hidden[:, :, None], -torch.inf).softmax(1)
+            weights = weights.masked_fill(padding_mask[:, :, None], 0)
+        else:
+            weights = weights.softmax(1)
         return weights.reshape(x.shape[0], keys.shape[1], *x.shape[2:]).to(x.dtype)
 
 
@@ -226,15 +250,9 @@ def _base(
     return one(norm.weight, gamma, 1.0), one(norm.bias, beta, 0.0)
 
 
-def _weights(logits: Tensor, padding_mask: Tensor | None, word_axis: int) -> Tensor:
-    """Softmax over the words; exactly zero for padding, and for every word of an empty caption."""
-    if padding_mask is None:
-        return logits.softmax(word_axis)
-    position_axis = 3 - word_axis
-    mask = padding_mask.unsqueeze(position_axis)
-    # A softmax over nothing but -inf is NaN, so an empty caption's logits stay until after the softmax.
-    hidden = (padding_mask & ~padding_mask.all(1, keepdim=True)).unsqueeze(position_axis)
-    return logits.masked_fill(hidden, -torch.inf).softmax(word_axis).masked_fill(mask, 0)
+def _hidden(padding_mask: Tensor | None) -> Tensor | None:
+    """The words that get no weight: padding, but not that of an empty caption, whose softmax would have nothing left."""
+    return None if padding_mask is None else padding_mask & ~padding_mask.all(1, keepdim=True)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

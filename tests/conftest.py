@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: workers that share the cores must not fight for them
@@ -12,6 +13,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from scbn import ops
+from scbn.ops import tiled
+
 settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
@@ -19,6 +23,14 @@ settings.load_profile("default")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", params=["composed", "tiled"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test that uses this runs on each implementation; tiles are small enough to need several."""
+    with pytest.MonkeyPatch.context() as patch, ops.use(request.param):
+        patch.setattr(tiled, "_TILE_VALUES", 60)
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from cases import CASES, CUES, TOLERANCE, WORD_DIM, Case, close, inputs_of, laye
 
 from scbn import TextFeatures, VisualSemanticEmbedding, reference
 
+pytestmark = pytest.mark.usefixtures("path")
+
 CASES_IDS = [str(case) for case in CASES]
 
 

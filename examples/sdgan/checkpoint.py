@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 FORMAT = "scbn.examples.sdgan/1"
+PARTS = ("config", "vocabulary", "text", "image", "history", "seconds", "encoder_step", "gan_step")
 
 
 class CheckpointError(ValueError):
@@ -40,9 +41,20 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint; train first, or point to OUT/checkpoint.pt of a run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+    ) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: no checkpoint of this trainer (its format is not {FORMAT!r})")
+    missing = [name for name in PARTS if name not in state]
+    if missing:
+        raise CheckpointError(f"{path}: incomplete, it lacks {', '.join(missing)}")
     return state

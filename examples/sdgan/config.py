@@ -116,7 +116,7 @@ class Config:
     workers: int = 2
     """Processes that read image files."""
     accelerator: str = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     damsm_weight: float = 5.0
     kl_weight: float = 1.0
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -132,6 +132,24 @@ class Config:
             raise ValueError("--batch-size must be at least 2: a batch holds pairs of one image and of two images")
         if self.encoder_steps < 0:
             raise ValueError(f"--encoder-steps must not be negative, got {self.encoder_steps}")
+        for name, value in self._positive().items():
+            if value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+        if not 0 <= self.seed < 1 << 40:
+            raise ValueError(f"--seed must be between 0 and 2^40, got {self.seed}")
+        if self.encoder.batch_size < 2:
+            raise ValueError(f"--encoder.batch-size must be at least 2, got {self.encoder.batch_size}")
+        if self.encoder.dim % 2:
+            raise ValueError(
+                f"--encoder.dim is split between two directions and must be even, got {self.encoder.dim}"
+            )
+        if not self.generator.channels:
+            raise ValueError("--generator.channels needs a number for each stage, at least one")
+        if not 0 <= self.siamese.alpha <= self.siamese.margin or self.siamese.margin == 0:
+            raise ValueError(
+                f"--siamese.alpha must be between 0 and --siamese.margin, got {self.siamese.alpha} and "
+                f"{self.siamese.margin}"
+            )
         if not 0 <= self.encoder.label_share < 1:
             raise ValueError(f"--encoder.label-share must be in [0, 1), got {self.encoder.label_share}")
         smallest = 8 << (len(self.generator.channels) - 1)
@@ -140,6 +158,19 @@ class Config:
                 f"--size must be a power of two of at least {smallest} for {len(self.generator.channels)} stages, "
                 f"got {self.size}"
             )
+
+    def _positive(self) -> dict[str, int]:
+        return {
+            "encoder.words": self.encoder.words,
+            "encoder.dim": self.encoder.dim,
+            "encoder.embedding-dim": self.encoder.embedding_dim,
+            "generator.noise-dim": self.generator.noise_dim,
+            "generator.condition-dim": self.generator.condition_dim,
+            "generator.channels": min(self.generator.channels, default=1),
+            "discriminator.channels": self.discriminator.channels,
+            "discriminator.max-channels": self.discriminator.max_channels,
+            "siamese.feature-dim": self.siamese.feature_dim,
+        }
 
     @property
     def sizes(self) -> list[int]:

@@ -196,7 +196,9 @@ def standing_statistics(generator: TreeGenerator, draws: Iterable[tuple[Tensor, 
         norm.momentum = None
     generator.train()
     for noise, text in draws:
-        generator(noise, text)
+        # The mean condition, as in sampling: a drawn one would be another distribution.
+        mean = noise.new_zeros(len(noise), generator.augment.condition_dim)
+        generator(noise, text, condition_noise=mean)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.eval()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -73,34 +76,60 @@ def run_phase(
         console: where progress goes.
 
     Raises:
-        NotFinite: a loss is NaN or infinite; names the step and the losses.
-        KeyboardInterrupt: after the checkpoint is written.
+        NotFinite: a loss is NaN or infinite; names the step, the losses and the last checkpoint.
+        KeyboardInterrupt: on Ctrl-C, once the step under way is done and the checkpoint written.
     """
     curves = history.setdefault(name, {"step": []})
-    done = start
+    saved = start
     began = time.monotonic()
-    with progress_bar(console) as bar:
+    with progress_bar(console) as bar, _interrupts() as interrupted:
         task = bar.add_task(name, total=stop, completed=start, note="")
-        try:
-            for number, batch in zip(range(start, stop), batches, strict=True):
-                torch.manual_seed(seed * 1_000_003 + number)
-                losses = step(number, batch)
-                done = number + 1
+        for number, batch in zip(range(start, stop), batches, strict=True):
+            torch.manual_seed(seed * 1_000_003 + number)
+            losses = step(number, batch)
+            done = number + 1
+            leaving = interrupted() or done == stop
+            saving = leaving or done % checkpoint_every == 0
+            if saving or number % _EVERY == 0:
+                values = {key: float(value) for key, value in losses.items()}
+                if not all(math.isfinite(value) for value in values.values()):
+                    raise NotFinite(
+                        f"{name}, step {number}: a loss is not finite: {values}; the last checkpoint is of step "
+                        f"{saved}; try a lower learning rate, or --resume to see whether it happens again"
+                    )
+                note = " ".join(f"{key} {value:.2f}" for key, value in values.items())
+                bar.update(task, completed=done, note=note)
                 if number % _EVERY == 0 or done == stop:
-                    values = {key: float(value) for key, value in losses.items()}
                     _record(curves, number, values)
-                    if not all(math.isfinite(value) for value in values.values()):
-                        raise NotFinite(f"{name}, step {number}: a loss is not finite: {values}")
-                    note = " ".join(f"{key} {value:.2f}" for key, value in values.items())
-                    bar.update(task, completed=done, note=note)
-                    if not console.is_terminal and (number - start) % max((stop - start) // 10, 1) < _EVERY:
-                        left = (time.monotonic() - began) / (done - start) * (stop - done)
-                        console.print(f"{name} {done}/{stop}, {left:.0f} s left: {note}")
-                if done % checkpoint_every == 0 or done == stop:
-                    checkpoint(done)
-        except KeyboardInterrupt:
-            checkpoint(done)
-            raise
+                if not console.is_terminal and (number - start) % max((stop - start) // 10, 1) < _EVERY:
+                    left = (time.monotonic() - began) / (done - start) * (stop - done)
+                    console.print(f"{name} {done}/{stop}, {left:.0f} s left: {note}")
+            if saving:
+                checkpoint(done)
+                saved = done
+            if interrupted():
+                raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: a step cut short could not be repeated, so it is let finish. A second one raises."""
+    pressed = False
+
+    def press(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _record(curves: dict[str, list[float]], step: int, values: dict[str, float]) -> None:

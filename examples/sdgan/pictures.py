@@ -32,7 +32,14 @@ def sample_grid(images: Tensor, captions: list[str], path: Path, columns: int = 
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(_pixels(image), interpolation="nearest")
         axis.text(
-            0.5, -0.04, textwrap.fill(caption, width), transform=axis.transAxes, ha="center", va="top", fontsize=7
+            0.5,
+            -0.04,
+            _printable(textwrap.fill(caption, width)),
+            transform=axis.transAxes,
+            ha="center",
+            va="top",
+            fontsize=7,
+            parse_math=False,
         )
     if title:
         figure.suptitle(title, fontsize=9)
@@ -67,7 +74,7 @@ def attention_sheet(
             axis.imshow(_pixels(image).mean(2), cmap="gray", vmin=0, vmax=1)
             peak = float(weight.max())
             axis.imshow(weight.numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=max(peak, 1e-6))
-            axis.set_title(f"{word}  {peak:.2f}", fontsize=7, pad=2)
+            axis.set_title(_printable(f"{word}  {peak:.2f}"), fontsize=7, pad=2, parse_math=False)
     figure.suptitle(title or "word attention; the number is the map's highest weight", fontsize=9)
     _finish(figure, path)
 
@@ -98,6 +105,11 @@ def loss_curves(history: History, path: Path) -> None:
         axis.tick_params(labelsize=6)
         axis.grid(alpha=0.25)
     _finish(figure, path)
+
+
+def _printable(text: str) -> str:
+    """Without what no font can encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _pixels(image: Tensor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import time
 from typing import Any
@@ -19,14 +20,14 @@ from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
 from examples.sdgan.encoders import TextEncoder, image_encoder
 from examples.sdgan.gan import GanTraining, standing_statistics
-from examples.sdgan.loop import progress_bar, run_phase
+from examples.sdgan.loop import NotFinite, progress_bar, run_phase
 from examples.sdgan.measure import measure
 from examples.sdgan.pretrain import EncoderTraining
 from examples.sdgan.sampler import Sampler
 from examples.sdgan.vocabulary import Vocabulary
 
 # What may differ between a run and its continuation.
-_FREE = ("steps", "out", "resume", "checkpoint_every", "workers", "accelerator", "root")
+_FREE = ("steps", "out", "resume", "checkpoint_every", "workers", "accelerator")
 _GRID, _SHEET, _STANDING_BATCHES = 24, 5, 20
 
 
@@ -39,7 +40,12 @@ class Run:
         self.path = config.out / "checkpoint.pt"
         state = self._state_to_resume()
         torch.manual_seed(config.seed)
-        self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+        try:
+            self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"--accelerator {config.accelerator}, --precision {config.precision}: {error}"
+            ) from error
         self.train, self.test = self._open_data()
         words = (
             state["vocabulary"]
@@ -77,10 +83,11 @@ class Run:
         def save(done: int) -> None:
             if name == "gan":
                 self.gan_step = done
-                self._draw_samples()
             else:
                 self.encoder_step = done
             self.save()
+            if name == "gan":
+                self._draw_samples()
 
         on_device = (self.fabric.to_device(batch) for batch in batches)
         every, seed = self.config.checkpoint_every, self.config.seed
@@ -140,6 +147,10 @@ class Run:
             state["encoders"] = self.encoders.state_dict()
         else:
             state |= {"gan": self.gan.state_dict(), "ema": self._snapshot().generator.state_dict()}
+        for part in ("text", "image", "ema"):
+            broken = [name for name, value in state.get(part, {}).items() if not value.isfinite().all()]
+            if broken:
+                raise NotFinite(f"weights are not finite ({part}: {broken[0]}); {self.path} stays as it was")
         checkpoint.save(state, self.path)
 
     def _elapsed(self) -> float:
@@ -200,7 +211,7 @@ class Run:
                     sampler, self.train, self.test, config.seed, lambda s: bar.update(task, completed=s + 1)
                 )
         metrics["losses"] = {
-            f"{phase}/{name}": values[-1]
+            f"{phase}/{name}": next(value for value in reversed(values) if math.isfinite(value))
             for phase, curves in self.history.items()
             for name, values in curves.items()
             if name != "step"
@@ -208,7 +219,9 @@ class Run:
         metrics["seconds"] = {"trained": round(trained, 1), "total": round(self._elapsed(), 1)}
         metrics["torch"] = torch.__version__
         metrics["config"] = json.loads(config.to_json())
-        (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        (config.out / "metrics.json").write_text(
+            json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
         if "caption_fidelity" in metrics:
             f, chance = metrics["caption_fidelity"], metrics["chance"]["value"]
             low, high = f["interval_95"]

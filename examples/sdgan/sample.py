@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.sample")
     try:
         out = make(options, console)
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 2
     console.print(f"done: look at {out.resolve()}")
@@ -65,6 +65,9 @@ def make(options: Options, console: Console) -> Path:
     captions = [caption for caption in options.caption for _ in range(options.count)]
     noise = pictures.standing_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
     out = options.out or options.checkpoint.with_name("sample.png")
+    if out.is_dir():
+        raise ValueError(f"--out must be a picture, {out} is a folder")
+    out = out if out.suffix else out.with_suffix(".png")
     pictures.sample_grid(sampler.images(captions, noise), captions, out, columns=options.count)
     images, maps, words = sampler.attention(list(options.caption), noise[:: options.count])
     layer = pictures.finest(maps)

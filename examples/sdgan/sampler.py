@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +42,12 @@ class Sampler:
             )
         config = from_json(state["config"])
         vocabulary = Vocabulary(state["vocabulary"])
-        text = TextEncoder(len(vocabulary), config.encoder)
-        text.load_state_dict(state["text"])
-        generator = build_generator(config)
-        generator.load_state_dict(state["ema"])
+        text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)
+        try:
+            text.load_state_dict(state["text"])
+            generator.load_state_dict(state["ema"])
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(f"{path}: its weights do not fit its options ({error})") from error
         return cls(config, vocabulary, text.eval(), generator.eval())
 
     def unknown(self, caption: str) -> list[str]:
@@ -76,7 +77,3 @@ class Sampler:
         output, maps = self.generator.attention(noise.to(text.sentence.device), text)  # pyright: ignore[reportOptionalMemberAccess]
         words = [tokenize(caption)[: self.config.encoder.words] for caption in captions]
         return output.images[-1].float().cpu(), {name: m.cpu() for name, m in maps.items()}, words
-
-    def state(self) -> dict[str, Any]:
-        """What :meth:`load` needs, for the checkpoint."""
-        return {"ema": self.generator.state_dict()}

@@ -30,16 +30,19 @@ def parse(argv: Sequence[str]) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for bad options or data, 130 after Ctrl-C."""
     console = Console(soft_wrap=True)
+    config = None
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
         config.out.mkdir(parents=True, exist_ok=True)
         run = Run(config, console)
         run.go()
-    except (CheckpointError, DataError, NotFinite, ValueError) as error:
+    except (CheckpointError, DataError, NotFinite, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 2
     except KeyboardInterrupt:
-        console.print("stopped; what was trained is in checkpoint.pt, continue with the same command and --resume")
+        saved = config is not None and (config.out / "checkpoint.pt").is_file()
+        hint = "what was trained is in checkpoint.pt, continue with the same command and --resume"
+        console.print(f"stopped; {hint if saved else 'nothing was trained yet'}")
         return 130
     console.print(
         f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,11 @@ def test_a_run_leaves_what_it_promises(finished: Path, capsys: pytest.CaptureFix
         with Image.open(finished / name) as image:
             assert min(image.size) > 200
             assert len(image.convert("RGB").getcolors(1 << 24)) > 50
-    metrics = json.loads((finished / "metrics.json").read_text())
+
+    def strict(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    metrics = json.loads((finished / "metrics.json").read_text(), parse_constant=strict)
     assert metrics["steps"] == 6
     for name in ("caption_fidelity", "novel_caption_fidelity", "chance"):
         assert metrics[name]["interval_95"][0] <= metrics[name]["value"] <= metrics[name]["interval_95"][1]
@@ -139,20 +144,22 @@ def test_ctrl_c_saves_and_says_so(
 ) -> None:
     from examples.sdgan.pretrain import EncoderTraining
 
-    kind = GanTraining if phase == "gan" else EncoderTraining
-    original = kind.step
+    kind, method = (GanTraining, "_update_generator") if phase == "gan" else (EncoderTraining, "_match")
+    original = getattr(kind, method)
+    calls = []
 
-    def interrupted(self, step, batch):
-        if step == 4:
-            raise KeyboardInterrupt
-        return original(self, step, batch)
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 1:  # in the middle of a step, when half of it has happened
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kind, "step", interrupted)
+        patch.setattr(kind, method, interrupted)
         assert run(tmp_path) == 130
     assert "continue with the same command and --resume" in capsys.readouterr().out
     state = checkpoint.load(tmp_path / "checkpoint.pt")
-    assert state["gan_step" if phase == "gan" else "encoder_step"] == 4
+    assert (state["encoder_step"], state["gan_step"]) == ((7, 1) if phase == "gan" else (4, 0))
     assert run(tmp_path, "--resume") == 0
     assert same(weights(tmp_path), weights(finished))
 
@@ -227,18 +234,35 @@ def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save({"step": 2}, path)
-    assert checkpoint.load(path)["step"] == 1
+    assert torch.load(path, weights_only=True)["step"] == 1
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_losses(tmp_path: Path) -> None:
     def step(number, batch):
-        return {"loss": torch.tensor(float("nan") if number == 20 else 1.0)}
+        return {"loss": torch.tensor(float("nan") if number >= 16 else 1.0)}
 
     saved: list[int] = []
-    with pytest.raises(NotFinite, match=r"gan, step 20: a loss is not finite: \{'loss': nan\}"):
+    message = r"gan, step 19: a loss is not finite: \{'loss': nan\}; the last checkpoint is of step 15"
+    with pytest.raises(NotFinite, match=message):
         run_phase("gan", 0, 50, range(50), step, {}, saved.append, 5, 0, Console(quiet=True))
-    assert saved == [5, 10, 15, 20]  # the last of them from before the loss broke
+    assert saved == [5, 10, 15]  # what broke was not saved over what is whole
+
+
+def test_weights_that_are_not_finite_are_not_saved(finished: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    original = GanTraining.step
+
+    def breaks(self, step, batch):
+        losses = original(self, step, batch)
+        if step == 5:
+            with torch.no_grad():
+                next(self.average.module.parameters()).fill_(float("nan"))
+        return losses
+
+    monkeypatch.setattr(GanTraining, "step", breaks)
+    assert run(tmp_path) == 2
+    assert "weights are not finite (ema: " in capsys.readouterr().out
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["gan_step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -268,6 +292,14 @@ def test_bad_data_exits_with_2(arguments: list[str], message: str, tmp_path: Pat
         (["--encoder-steps", "-1"], "--encoder-steps must not be negative"),
         (["--data", "birds"], "invalid choice"),
         (["--stepz", "3"], "--stepz"),
+        (["--encoder.words", "0"], "--encoder.words must be at least 1"),
+        (["--encoder.dim", "7"], "must be even"),
+        (["--encoder.batch-size", "1"], "--encoder.batch-size must be at least 2"),
+        (["--discriminator.channels", "0"], "--discriminator.channels must be at least 1"),
+        (["--generator.channels", "8", "0"], "--generator.channels must be at least 1"),
+        (["--siamese.alpha", "3"], "--siamese.alpha must be between 0 and"),
+        (["--seed", "-1"], "--seed must be between"),
+        (["--encoder.label-share", "1"], "--encoder.label-share must be in"),
     ],
 )
 def test_bad_options_exit_with_2(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
@@ -359,3 +391,28 @@ def test_flags_that_scripts_rely_on() -> None:
     assert (config.out, config.resume, config.checkpoint_every) == (Path("o"), True, 9)
     assert config.damsm_weight == 50  # the preset of --data coco
     assert train.parse(["--data=cub"]).damsm_weight == 5
+
+
+def test_captions_are_drawn_as_they_are(tmp_path: Path) -> None:
+    from examples.sdgan import pictures
+
+    captions = ["for $5 and $6", r"a $\frac{ $ bird", "a \ud800 bird", "ein Vogel, \u9ce5"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fonts without these letters
+        pictures.sample_grid(torch.zeros(4, 3, 8, 8), captions, tmp_path / "grid.png")
+        words = [caption.split() for caption in captions]
+        pictures.attention_sheet(torch.zeros(4, 3, 8, 8), torch.rand(4, 5, 4, 4), words, tmp_path / "sheet.png")
+    assert (tmp_path / "grid.png").exists()
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_folders_that_cannot_be_written_are_named(finished: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file") == 2
+    assert "file" in capsys.readouterr().out
+    source = str(finished / "checkpoint.pt")
+    assert (
+        sample.main(["--checkpoint", source, "--caption", "a bird", "--out", str(tmp_path / "no" / "x.png")]) == 2
+    )
+    assert sample.main(["--checkpoint", source, "--caption", "a bird", "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().out
