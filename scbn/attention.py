@@ -45,18 +45,21 @@ class VisualSemanticEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         checks.positive(num_features=num_features, word_dim=word_dim)
+        checks.finite(scale=scale)
         self.num_features, self.word_dim, self.scale = num_features, word_dim, scale
         self.word_proj = nn.Linear(word_dim, num_features, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """Embed the words of ``text`` at every position of ``x``."""
         checks.visual(x, self.num_features)
+        checks.precision(x, next(self.parameters()))
         keys, mask = project_words(self.word_proj, x, text, self.word_dim)
         return functional.visual_semantic_embedding(x, keys, padding_mask=mask, scale=self.scale)
 
     def attention(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """The word map (N, T, *spatial): how much each position attends to each word; see :func:`functional.word_attention`."""
         checks.visual(x, self.num_features)
+        checks.precision(x, next(self.parameters()))
         keys, mask = project_words(self.word_proj, x, text, self.word_dim)
         return functional.word_attention(x, keys, padding_mask=mask, scale=self.scale)
 
@@ -65,11 +68,11 @@ class VisualSemanticEmbedding(nn.Module):
 
 
 def project_words(
-    word_proj: nn.Linear, x: Tensor, text: TextFeatures | Tensor, word_dim: int
+    word_proj: nn.Module, x: Tensor, text: TextFeatures | Tensor, word_dim: int
 ) -> tuple[Tensor, Tensor | None]:
     """The words in the visual space, (N, T, C), and their padding mask."""
     words, mask = checks.word_cue(text, x, word_dim)
     if mask is not None:
         # Before the projection, so that what padding holds (NaN, say) reaches no gradient either.
         words = words.masked_fill(mask[:, :, None], 0)
-    return word_proj(words.to(word_proj.weight.dtype)), mask
+    return word_proj(words.to(next(word_proj.parameters()).dtype)), mask

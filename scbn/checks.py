@@ -6,6 +6,9 @@ a device or breaks ``torch.compile(fullgraph=True)``.
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
 
@@ -17,8 +20,15 @@ LAYOUTS = "(N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W)"
 def positive(**sizes: int) -> None:
     """Require whole numbers of at least 1."""
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value!r}")
+
+
+def finite(**numbers: float) -> None:
+    """Require real numbers that are neither NaN nor infinite."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {name}={value!r}")
 
 
 def visual(x: Tensor, num_features: int | None) -> None:
@@ -108,8 +118,14 @@ def _mask(mask: Tensor, cue: Tensor, words: Tensor | None) -> None:
             f"padding_mask must be bool with True = padding, got {kind}; for a mask of ones and zeros "
             "where 1 = padding write mask.bool(), where 1 = word write ~mask.bool()"
         )
-    if mask.dim() != 2 or mask.shape[0] != cue.shape[0] or (words is not None and mask.shape[1] != words.shape[1]):
-        want = tuple(words.shape[:2]) if words is not None else f"({cue.shape[0]}, T)"
+    known = words if isinstance(words, Tensor) and words.dim() == 3 else None
+    if (
+        mask.dim() != 2
+        or mask.shape[0] != cue.shape[0]
+        or mask.shape[1] == 0
+        or (known is not None and mask.shape[1] != known.shape[1])
+    ):
+        want = tuple(known.shape[:2]) if known is not None else f"({cue.shape[0]}, T)"
         raise ValueError(f"padding_mask must have shape (N, T) = {want}, got {mask.shape=}")
     if mask.device != cue.device:
         raise ValueError(
@@ -119,9 +135,10 @@ def _mask(mask: Tensor, cue: Tensor, words: Tensor | None) -> None:
 
 def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[str, ...]) -> None:
     """Require usable settings of the contrastive loss."""
+    finite(margin=margin, alpha=alpha)
     if not margin > 0:
         raise ValueError(f"margin must be positive, got {margin=}")
-    if not alpha >= 0:
+    if alpha < 0:
         raise ValueError(f"alpha must not be negative, got {alpha=}; alpha=0 is the classic contrastive loss")
     if alpha > margin:
         raise ValueError(
@@ -150,5 +167,5 @@ def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
         )
     if same.shape != v1.shape[:1]:
         raise ValueError(f"same must have shape (N,) = ({v1.shape[0]},), got {same.shape=}")
-    if v1.shape[0] == 0:
+    if v1.numel() == 0:
         raise ValueError(f"the loss of no pairs is undefined, got {v1.shape=}")

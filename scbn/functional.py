@@ -200,7 +200,9 @@ def visual_semantic_embedding(
     with _exact(x):
         dtype = _compute_dtype(x)
         weights = word_attention(x.to(dtype), keys, padding_mask=padding_mask, scale=scale)
-        return torch.bmm(keys.to(dtype).mT, _flat(weights)).reshape(x.shape).to(x.dtype)
+        vse = torch.bmm(keys.to(dtype).mT, _flat(weights)).reshape(x.shape).to(x.dtype)
+        layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+        return vse.contiguous(memory_format=layout) if _is_channels_last(x) else vse
 
 
 def siamese_contrastive_loss(
@@ -217,7 +219,7 @@ def siamese_contrastive_loss(
         A float32 (float64 for float64 input) scalar, or ``(N,)`` with ``reduction="none"``.
     """
     with _exact(v1):
-        dtype = _compute_dtype(v1)
+        dtype = torch.promote_types(_compute_dtype(v1), v2.dtype)
         distance = torch.linalg.vector_norm(v1.to(dtype) - v2.to(dtype), dim=1)
         pull = distance.clamp(min=alpha).square()
         push = (margin - distance).clamp(min=0).square()
@@ -267,11 +269,11 @@ def _exact(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return x.reshape(x.shape[0], x.shape[1], -1) if x.dim() != 2 else x[:, :, None]
+    return x.flatten(2) if x.dim() != 2 else x[:, :, None]
 
 
 def _positions_first(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).reshape(x.shape[0], -1, x.shape[1])
+    return x.movedim(1, -1).flatten(1, -2)
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -49,7 +49,8 @@ class SCBN(nn.Module):
         """Build the layer around an existing batch norm, which becomes the child ``bn`` as it is.
 
         Weights, running statistics, eps, momentum, device, dtype and mode are the given norm's; at first the layer
-        computes what the norm alone would.
+        computes what ``nn.BatchNorm2d`` with these weights and statistics would. (A norm whose class has a forward of
+        its own is adopted too, but that forward no longer runs.)
 
         Args:
             bn: any ``nn.BatchNorm*d`` or ``nn.SyncBatchNorm``, initialised.
@@ -78,14 +79,14 @@ class SCBN(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         checks.visual(x, self.num_features)
-        checks.precision(x, self.bn.weight if self.bn.weight is not None else self.bn.running_mean)
+        checks.precision(x, next(self.parameters()))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}"
 
 
 def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
-    """Read from ``bn`` what normalising ``x`` takes, as ``_BatchNorm.forward`` does; counts the batch.
+    """Read from ``bn`` what normalising ``x`` takes, as ``_BatchNorm.forward`` does.
 
     Raises:
         ValueError: batch statistics of a single value per channel, with BatchNorm's own message.
@@ -94,9 +95,7 @@ def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
     group = _sync_group(bn) if use_batch and bn.training else None
     if use_batch and group is None and x.numel() == x.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
-    tracking = bn.training and bn.track_running_stats
-    if tracking and bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
+    tracking, seen = bn.training and bn.track_running_stats, bn.num_batches_tracked
     keep = tracking or not bn.training
     return BatchNormState(
         running_mean=bn.running_mean if keep else None,
@@ -106,9 +105,15 @@ def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
         use_batch_statistics=use_batch,
         momentum=bn.momentum if bn.momentum is not None else 0.0,
         eps=bn.eps,
-        num_batches=bn.num_batches_tracked if tracking and bn.momentum is None else None,
+        num_batches=seen + 1 if tracking and seen is not None and bn.momentum is None else None,
         group=group,
     )
+
+
+def count_batch(bn: _BatchNorm) -> None:
+    """Count a batch that has been normalised: after it, so that a failed one leaves no trace."""
+    if bn.training and bn.track_running_stats and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
 
 
 def _sync_group(bn: _BatchNorm) -> dist.ProcessGroup | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scbn import checks, functional
-from scbn.norm import SCBN, batch_norm_state
+from scbn.norm import SCBN, batch_norm_state, count_batch
 from scbn.text import TextFeatures
 
 
@@ -60,7 +60,9 @@ class SentenceSCBN(SCBN):
         sentence, mask = checks.sentence_cue(text, x, self.sentence_dim)
         gamma, beta = sentence_modulation(self.mlp, sentence, mask)
         empty = None if mask is None else mask.all(1)
-        return functional.sentence_scbn(x, gamma, beta, batch_norm_state(self.bn, x), empty=empty)
+        y = functional.sentence_scbn(x, gamma, beta, batch_norm_state(self.bn, x), empty=empty)
+        count_batch(self.bn)
+        return y
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, sentence_dim={self.sentence_dim}"
@@ -87,7 +89,5 @@ def sentence_modulation(mlp: nn.Sequential, sentence: Tensor, mask: Tensor | Non
     if mask is not None:
         # Before the MLP, so that what an empty caption's vector holds (NaN, say) reaches no gradient either.
         sentence = sentence.masked_fill(mask.all(1, keepdim=True), 0)
-    first = mlp[0]
-    assert isinstance(first, nn.Linear)
-    gamma, beta = mlp(sentence.to(first.weight.dtype)).chunk(2, 1)
+    gamma, beta = mlp(sentence.to(next(mlp.parameters()).dtype)).chunk(2, 1)
     return gamma, beta

@@ -31,6 +31,11 @@ def norm_factory(norm: str | MakeNorm, sentence_dim: int, word_dim: int | None) 
         ValueError: another name, or a word cue without ``word_dim``.
     """
     if not isinstance(norm, str):
+        if isinstance(norm, nn.Module):
+            raise ValueError(
+                f"norm must make a new module for each place, got one {type(norm).__name__}; "
+                "pass a callable num_features -> nn.Module, such as its class"
+            )
         if not callable(norm):
             raise ValueError(f"norm must be one of {CUES} or a callable num_features -> nn.Module, got {norm!r}")
         return norm
@@ -47,10 +52,19 @@ def norm_factory(norm: str | MakeNorm, sentence_dim: int, word_dim: int | None) 
 
 
 def takes_text(module: nn.Module) -> bool:
-    """Whether a norm is called as ``norm(x, text)`` rather than ``norm(x)``: it has a second positional parameter."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
-    return sum(p.kind in kinds for p in parameters) >= 2
+    """Whether a norm is called as ``norm(x, text)`` rather than ``norm(x)``.
+
+    It is if the second positional parameter of its forward has no default or is named ``text``, or if it takes
+    ``*args``.
+    """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        return True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) >= 2 and (
+        positional[1].default is inspect.Parameter.empty or positional[1].name == "text"
+    )
 
 
 class Activation(nn.Module):
@@ -82,6 +96,8 @@ class UpBlock(nn.Module):
         width = out_channels * self.activation.width
         self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.norm = norm(width)
+        if not isinstance(self.norm, nn.Module):
+            raise ValueError(f"norm must return an nn.Module, got {type(self.norm).__name__}")
         self.conditional = takes_text(self.norm)
 
     def forward(self, h: Tensor, text: TextFeatures) -> Tensor:
@@ -182,7 +198,7 @@ class ConditioningAugmentation(nn.Module):
         mu, logvar = (value * gate.sigmoid()).chunk(2, 1)
         if condition_noise is None:
             condition_noise = torch.randn_like(mu) if self.training else torch.zeros_like(mu)
-        return mu + condition_noise * (0.5 * logvar).exp(), mu, logvar
+        return mu + condition_noise.to(mu.dtype) * (0.5 * logvar).exp(), mu, logvar
 
 
 def per_stage(name: str, value: object, stages: int) -> list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scbn import checks
+from scbn.attention import VisualSemanticEmbedding
 from scbn.stages import (
     ConditioningAugmentation,
     InitialStage,
@@ -19,6 +21,7 @@ from scbn.stages import (
     takes_text,
 )
 from scbn.text import TextFeatures
+from scbn.word import WordSCBN
 
 
 class TreeOutput(NamedTuple):
@@ -110,6 +113,8 @@ class TreeGenerator(nn.Module):
         self.stages = nn.ModuleList([initial_stage(condition_dim + noise_dim, widths[0], base_size, norms[0])])
         for before, width, make_norm in zip(widths, widths[1:], norms[1:], strict=False):
             self.stages.append(refinement_stage(before, width, residual_blocks, make_norm))
+        listening = (WordSCBN, VisualSemanticEmbedding)
+        self._word_dims = sorted({m.word_dim for m in self.stages.modules() if isinstance(m, listening)})
         self.heads = nn.ModuleList(nn.Conv2d(width, image_channels, 3, padding=1, bias=False) for width in widths)
 
     def forward(self, noise: Tensor, text: TextFeatures, *, condition_noise: Tensor | None = None) -> TreeOutput:
@@ -132,8 +137,12 @@ class TreeGenerator(nn.Module):
         if not noise.is_floating_point():
             raise ValueError(f"noise must be floating point, got {noise.dtype=}")
         sentence, mask = checks.sentence_cue(text, noise, self.sentence_dim)
+        for word_dim in self._word_dims:  # before any layer runs, so that an error changes no statistics
+            checks.word_cue(text, noise, word_dim)
         if mask is not None:
             sentence = sentence.masked_fill(mask.all(1, keepdim=True), 0)
+        if condition_noise is not None and not isinstance(condition_noise, Tensor):
+            raise ValueError(f"condition_noise must be a tensor, got {type(condition_noise).__name__}")
         if condition_noise is not None and condition_noise.shape != (len(noise), self.augment.condition_dim):
             want = (len(noise), self.augment.condition_dim)
             raise ValueError(f"condition_noise must have shape {want}, got {condition_noise.shape=}")
@@ -153,20 +162,22 @@ class TreeGenerator(nn.Module):
 
         Returns:
             The output, and for each layer with an ``attention(x, text)`` its map (N, T, H, W), by the layer's name
-            and in the order in which they run. Empty where no norm listens to words.
+            and in the order in which they run. Empty where no norm listens to words. In training mode this is a
+            forward pass like any other and moves the running statistics; call ``eval()`` first.
         """
         maps: dict[str, Tensor] = {}
 
-        def record(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-                maps[name] = module.attention(*args)  # pyright: ignore[reportCallIssue]
+        def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                maps[name] = module.attention(*args, **kwargs)  # pyright: ignore[reportCallIssue]
 
             return hook
 
         hooks = [
-            module.register_forward_pre_hook(record(name))
+            module.register_forward_pre_hook(record(name), with_kwargs=True)
             for name, module in self.named_modules()
-            if module is not self and callable(getattr(module, "attention", None)) and takes_text(module)
+            # A method, not a child: a stage may well call its own nn.MultiheadAttention "attention".
+            if module is not self and inspect.ismethod(getattr(module, "attention", None)) and takes_text(module)
         ]
         try:
             return self(noise, text, condition_noise=condition_noise), maps

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scbn import checks, functional
 from scbn.attention import project_words
-from scbn.norm import SCBN, batch_norm_state
+from scbn.norm import SCBN, batch_norm_state, count_batch
 from scbn.sentence import sentence_mlp, sentence_modulation
 from scbn.text import TextFeatures
 
@@ -63,6 +63,7 @@ class WordSCBN(SCBN):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         checks.positive(word_dim=word_dim)
+        checks.finite(scale=scale)
         if hidden_dim is not None and sentence_dim is None:
             raise ValueError(f"hidden_dim belongs to the sentence cue, got {hidden_dim=} without sentence_dim")
         self.word_dim, self.sentence_dim, self.scale = word_dim, sentence_dim, scale
@@ -90,7 +91,7 @@ class WordSCBN(SCBN):
                 )
             sentence, _ = checks.sentence_cue(text, x, self.sentence_dim)
             sentence_gamma, sentence_beta = sentence_modulation(self.mlp, sentence, mask)
-        return functional.word_scbn(
+        y = functional.word_scbn(
             x,
             keys,
             self.to_gamma(keys),
@@ -101,6 +102,8 @@ class WordSCBN(SCBN):
             sentence_gamma=sentence_gamma,
             sentence_beta=sentence_beta,
         )
+        count_batch(self.bn)
+        return y
 
     def attention(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """The word map (N, T, *spatial), to look at: how much each position attends to each word.

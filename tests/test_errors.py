@@ -123,6 +123,18 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: WordSCBN.from_batch_norm(nn.BatchNorm2d(8), 6, eps=1.0),
         r"\['eps'\] come from the batch norm",
     ),
+    "x float64, no statistics": (
+        lambda: SentenceSCBN(8, 5, affine=False, track_running_stats=False)(X.double(), S),
+        r"call layer.double",
+    ),
+    "x float64, embedding": (lambda: vse(X.double(), W), r"call layer.double"),
+    "scale NaN": (lambda: WordSCBN(8, 6, scale=float("nan")), r"scale must be a finite number, got scale=nan"),
+    "scale no number": (lambda: VisualSemanticEmbedding(8, 6, scale="x"), r"scale must be a finite number"),
+    "mask of no words": (
+        lambda: sentence(X, TextFeatures(S, padding_mask=M[:, :0])),
+        r"padding_mask must have shape",
+    ),
+    "words a list beside a mask": (lambda: word(X, TextFeatures(S, [1], M)), r"words must be a tensor"),
     # loss
     "alpha above margin": (
         lambda: SiameseContrastiveLoss(0.1, 0.2),
@@ -133,8 +145,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         r"alpha must not be negative.*alpha=0 is the classic",
     ),
     "no margin": (lambda: SiameseContrastiveLoss(margin=0.0), r"margin must be positive, got margin=0.0"),
-    "margin NaN": (lambda: SiameseContrastiveLoss(margin=float("nan")), r"margin must be positive"),
-    "alpha NaN": (lambda: SiameseContrastiveLoss(alpha=float("nan")), r"alpha must not"),
+    "margin NaN": (lambda: SiameseContrastiveLoss(margin=float("nan")), r"margin must be a finite number"),
+    "margin no number": (lambda: SiameseContrastiveLoss("1"), r"margin must be a finite number"),
+    "margin infinite": (lambda: SiameseContrastiveLoss(float("inf")), r"margin must be a finite number"),
+    "alpha NaN": (lambda: SiameseContrastiveLoss(alpha=float("nan")), r"alpha must be a finite number"),
     "unknown reduction": (
         lambda: SiameseContrastiveLoss(reduction="avg"),
         r"reduction must be one of .*got reduction='avg'",
@@ -184,6 +198,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         r"needs the word cue",
     ),
     "text of another batch": (lambda: tree(Z[:1], TextFeatures(S, W, M)), r"same batch size"),
+    "condition noise a list": (
+        lambda: tree(Z, TextFeatures(S, W, M), condition_noise=[0]),
+        r"condition_noise must be a tensor",
+    ),
     "condition noise": (
         lambda: tree(Z, TextFeatures(S, W, M), condition_noise=Z),
         r"condition_noise must have shape \(2, 4\)",

@@ -96,6 +96,10 @@ def test_half_precision_is_computed_in_float32() -> None:
     v1 = torch.full((1, 4096), 100.0, dtype=torch.float16)
     loss = SiameseContrastiveLoss()(v1, torch.zeros_like(v1), torch.tensor([True]))
     assert float(loss) == 4096 * 100.0**2 / 2  # overflows float16
+    a, b = torch.randn(2, 1, 50).half()
+    exact = ((a.double() - b.double()) ** 2).sum() / 2
+    assert float(SiameseContrastiveLoss()(a, b, torch.tensor([True]))) == pytest.approx(float(exact), rel=1e-6)
+    assert SiameseContrastiveLoss()(a.float(), b.double(), torch.tensor([True])).dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
         v = torch.randn(4, 8)
         assert SiameseContrastiveLoss()(v, v.flip(0), torch.ones(4, dtype=torch.bool)).dtype == torch.float32

@@ -182,3 +182,64 @@ def test_copies_and_layout() -> None:
     last = model.to(memory_format=torch.channels_last)(noise, text).images[-1]
     torch.testing.assert_close(last, want, rtol=1e-3, atol=1e-5)
     assert model.double()(noise.double(), text).images[-1].dtype == torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+def test_how_a_norm_is_called() -> None:
+    class Optional(nn.BatchNorm2d):
+        def forward(self, x, momentum=0.1):
+            return super().forward(x)
+
+    class Named(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+
+        def forward(self, x, text=None):
+            assert text is not None
+            return x
+
+    class Anything(Named):
+        def forward(self, *args):
+            assert len(args) == 2
+            return args[0]
+
+    for norm in (Optional, Named, Anything, lambda c: torch.compile(SentenceSCBN(c, 5), backend="eager")):
+        small(norm=norm, stages=1)(torch.randn(2, 3), text_of())
+    for norm, message in (
+        (nn.BatchNorm2d(8), "got one BatchNorm2d"),
+        (lambda c: c, "must return an nn.Module, got int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            small(norm=norm, stages=1)
+
+
+def test_an_error_changes_no_statistics() -> None:
+    model = small(stages=2)
+    before = copy.deepcopy(model.state_dict())
+    text = text_of()
+    for bad in (
+        text._replace(words=None),
+        text._replace(words=text.words[:, :, :4]),
+        text._replace(padding_mask=text.padding_mask[:, :2]),
+    ):
+        with pytest.raises(ValueError, match=r"word|padding_mask"):
+            model(torch.randn(2, 3), bad)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_attention_of_stages_of_ones_own() -> None:
+    class Stage(nn.Module):
+        def __init__(self, before, channels, blocks, norm):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(before, 1, kdim=6, vdim=6, batch_first=True)
+            self.up = nn.ConvTranspose2d(before, channels, 2, stride=2)
+            self.norm = norm(channels)
+
+        def forward(self, h, text):
+            rows = h.flatten(2).mT
+            heard, _ = self.attention(rows, text.words, text.words)
+            return self.norm(self.up(h + heard.mT.reshape(h.shape)), text=text)
+
+    model = small(stages=2, refinement_stage=Stage).eval()
+    _, maps = model.attention(torch.randn(2, 3), text_of())
+    assert list(maps) == ["stages.0.up.0.norm", "stages.1.norm"]

@@ -182,7 +182,8 @@ class Run:
         sampler = self._snapshot()
         captions = [self.test.captions[i % len(self.test)][0] for i in range(_GRID)]
         images = sampler.images(captions, pictures.standing_noise(_GRID, self.config.generator.noise_dim))
-        title = f"{self.test.name}: held-out captions, step {self.gan_step}"
+        held_out = "captions it was trained on" if self.test is self.train else "held-out captions"
+        title = f"{self.test.name}: {held_out}, step {self.gan_step}"
         pictures.sample_grid(images, captions, self.config.out / "samples.png", title=title)
 
     def _finish(self) -> None:

@@ -62,6 +62,13 @@ def runs_tiled(x: Tensor) -> bool:
         return False
     if x.dim() < 3 or not x.is_contiguous() or x.numel() == 0:
         return False
-    if torch.compiler.is_exporting() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_exporting() or _transformed():
         return False
     return _path == "tiled" or x.numel() >= WORTHWHILE
+
+
+def _transformed() -> bool:
+    """Within vmap, grad, jvp and their like, which know the composed operations only."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]

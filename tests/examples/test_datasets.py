@@ -15,6 +15,7 @@ from examples.sdgan.config import preset
 from examples.sdgan.data import DataError, SiamesePairs, open_data
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
+from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.pairs import pad
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.toy import birds
@@ -191,6 +192,7 @@ def test_broken_cub_is_named_before_training(cub_root: Path, how: str, message: 
         (lambda c: c["images"][0].update(file_name="8.jpg"), r"8.jpg: captions without an image"),
         (lambda c: c["images"][0].update(file_name="../secret.jpg"), r"'../secret.jpg', which lies outside"),
         (lambda c: c.update(images=3), r"not COCO captions"),
+        (lambda c: c["annotations"][0].update(caption=None), r"the caption of image 7 is None, not text"),
     ],
 )
 def test_broken_coco_is_named_before_training(coco_root: Path, change, message: str) -> None:
@@ -200,6 +202,81 @@ def test_broken_coco_is_named_before_training(coco_root: Path, change, message: 
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         coco(coco_root, "train", 32)
+
+
+def test_captions_without_images_are_named_when_there_are_no_split_files(cub_root: Path) -> None:
+    for split in ("train", "test"):
+        (cub_root / split / "filenames.txt").unlink()
+    (cub_root / "images" / "001.A" / "a2.jpg").rename(cub_root / "images" / "001.A" / "a2.JPG")
+    assert len(cub(cub_root, "train", 32)) == 4
+    assert len(cub(cub_root, "test", 32)) == 0
+    (cub_root / "text" / "001.A" / "orphan.txt").write_text("a bird\n")
+    with pytest.raises(DataError, match=r"orphan.txt: captions without an image"):
+        cub(cub_root, "train", 32)
+
+
+def test_pickled_captions_need_the_names_they_go_by(attngan_root: Path) -> None:
+    (attngan_root / "test" / "filenames.pickle").unlink()
+    assert len(cub(attngan_root, "test", 32)) == 0
+    (attngan_root / "train" / "filenames.pickle").unlink()
+    with pytest.raises(DataError, match=r"train: filenames.txt or .pickle is missing"):
+        cub(attngan_root, "train", 32)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([None, [], {}], r"must hold \[train captions"),
+        ([[[1]] * 4, [], {1: "a"}, {}], r"4 train captions do not divide evenly between 3 images"),
+        ([[[1]] * 3, [], {2: "a"}, {}], r"holds 1, which is no word"),
+        ([[[1]] * 3, [], {1: "."}, {}], r"caption 0 is empty"),
+    ],
+)
+def test_broken_pickled_captions_are_named(attngan_root: Path, content: object, message: str) -> None:
+    (attngan_root / "captions.pickle").write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=message):
+        cub(attngan_root, "train", 32)
+
+
+def test_a_file_that_is_no_pickle_is_not_called_dangerous(tmp_path: Path) -> None:
+    for content in (b"version https://git-lfs", b"", pickle.dumps(list(range(1000)))[:-5]):
+        (tmp_path / "p").write_bytes(content)
+        with pytest.raises(DataError, match="not a pickle, or a broken one"):
+            read_plain_pickle(tmp_path / "p")
+
+
+def load_one(image: Image.Image, path: Path, **options) -> torch.Tensor:
+    image.save(path, **options)
+    return ImageFiles([path], 32).load([0], 32, None)[0].double()
+
+
+def test_images_of_every_mode(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40)
+    grey = load_one(Image.fromarray(ramp.astype(np.uint16)), tmp_path / "16.png")
+    assert abs(grey.mean() - 127) < 5
+    assert grey.std() > 50
+    clear = load_one(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), tmp_path / "clear.png")
+    assert clear.min() == 255
+    cmyk = load_one(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), tmp_path / "cmyk.jpg", quality=95)
+    assert cmyk[0].mean() > 200 > 60 > cmyk[1].mean()
+    palette = load_one(Image.new("RGB", (40, 40), (0, 0, 255)).convert("P"), tmp_path / "p.png")
+    assert palette[2].mean() > 200
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    halves = Image.new("RGB", (40, 40))
+    halves.paste((255, 255, 255), (0, 0, 40, 20))
+    turned = load_one(halves, tmp_path / "turned.jpg", exif=exif, quality=95)
+    assert turned[:, 20:].mean() > 200 > 60 > turned[:, :12].mean()
+    with pytest.raises(DataError, match=r"f.tiff: not a readable image .*floating-point pixels"):
+        load_one(Image.fromarray(ramp.astype(np.float32)), tmp_path / "f.tiff")
+
+
+def test_links_to_pictures_elsewhere_are_welcome(cub_root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("disk") / "a1.jpg"
+    image = cub_root / "images" / "001.A" / "a1.jpg"
+    image.rename(elsewhere)
+    image.symlink_to(elsewhere)
+    assert len(cub(cub_root, "train", 32)) == 3
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:

@@ -10,11 +10,17 @@ import torch
 from lightning.fabric import Fabric
 
 from examples.sdgan.config import Config, preset
+from examples.sdgan.data import CaptionedImages
 from examples.sdgan.data.pairs import PairBatch
+from examples.sdgan.data.toy import birds
 from examples.sdgan.discriminator import Verdict
 from examples.sdgan.encoders import SmallImageEncoder, TextEncoder
+from examples.sdgan.fidelity import fidelity
 from examples.sdgan.gan import GanTraining, pyramid, standing_statistics
 from examples.sdgan.losses import discriminator_loss, generator_loss, kl_loss
+from examples.sdgan.measure import measure
+from examples.sdgan.pretrain import EncoderTraining
+from scbn import TextFeatures
 
 SIZES = [8, 16, 32]
 
@@ -161,3 +167,105 @@ def test_the_pyramid_halves_by_averaging() -> None:
     assert torch.equal(full, images)
     torch.testing.assert_close(middle, torch.nn.functional.avg_pool2d(images, 2))
     torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(images, 4))
+
+
+def test_every_term_enters_the_loss_with_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = dataclasses.replace(config(), kl_weight=3.0, damsm_weight=0.5)
+    options = dataclasses.replace(options, siamese=dataclasses.replace(options.siamese, weight=0.25))
+    gan = training(options)
+    totals = []
+    backward = gan.fabric.backward
+    monkeypatch.setattr(gan.fabric, "backward", lambda loss: (totals.append(float(loss)), backward(loss)))
+    losses = {name: float(value) for name, value in gan.step(0, batch()).items()}
+    discriminator, generator = totals
+    assert discriminator == pytest.approx(losses["discriminator"] + 0.25 * losses["siamese_d"], rel=1e-5)
+    want = losses["generator"] + 3 * losses["kl"] + 0.5 * losses["damsm"] + 0.25 * losses["siamese_g"]
+    assert generator == pytest.approx(want, rel=1e-5)
+
+
+def test_what_a_step_shows_to_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples.sdgan import gan as module
+
+    gan, data = training(config()), batch()
+    seen: dict[str, list] = {"generator": [], "discriminators": [], "classes": []}
+    gan.generator.register_forward_pre_hook(lambda _m, args: seen["generator"].append(args))
+    gan.discriminators.register_forward_pre_hook(lambda _m, args: seen["discriminators"].append(args))
+    matching = module.damsm_loss
+    monkeypatch.setattr(
+        module,
+        "damsm_loss",
+        lambda r, c, t, classes, g: (seen["classes"].append(classes), matching(r, c, t, classes, g))[1],
+    )
+    gan.step(0, data)
+    noise, text = seen["generator"][0][:2]
+    assert torch.equal(noise[:4], noise[4:])  # both branches of a pair from one noise
+    real, fake, again = seen["discriminators"]
+    torch.testing.assert_close(real[0][-1], data.images.float() / 127.5 - 1)
+    wrong = torch.cat((text.sentence[:4].roll(1, 0), text.sentence[4:].roll(1, 0)))
+    assert torch.equal(real[2], wrong)
+    assert not fake[0][-1].requires_grad
+    assert again[0][-1].requires_grad
+    assert torch.equal(seen["classes"][0], data.classes)
+
+
+def test_own_noise_for_each_branch() -> None:
+    base = config()
+    gan = training(dataclasses.replace(base, siamese=dataclasses.replace(base.siamese, share_noise=False)))
+    seen = []
+    gan.generator.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    gan.step(0, batch())
+    assert not torch.equal(seen[0][:4], seen[0][4:])
+
+
+def test_the_text_encoders_gradient_is_clipped() -> None:
+    base = config()
+    options = dataclasses.replace(
+        base, encoder_steps=4, encoder=dataclasses.replace(base.encoder, text_clip=1e-3, label_share=0.0)
+    )
+    data = CaptionedImages("none", [], [[]], classes=torch.arange(8))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    text = TextEncoder(20, options.encoder)
+    encoders = EncoderTraining(fabric, options, text, SmallImageEncoder(8), data)
+    encoders.step(0, batch())
+    norm = torch.stack([p.grad.norm() for p in text.parameters() if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_fidelity_and_chance_by_hand() -> None:
+    truth = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 4, 1]])
+    read = torch.tensor([[0, 1, 0, 3, 1], [1, 0, 3, 4, 1]])
+    named = [["size", "crown", "wing"], ["crown", "beak"]]
+    result = fidelity(read, truth, named)
+    assert result.value == pytest.approx(3 / 5)
+    assert result.each["crown"] == 0.5
+    assert result.each["wing"] == 0
+    assert result.low <= result.value <= result.high
+
+
+def test_chance_scores_images_against_other_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A perfect generator has fidelity 1, and by chance only what birds share."""
+    train, test = birds("train", 16, 40), birds("test", 16, 200)
+
+    class Perfect:
+        """Reads from an image what its caption says."""
+
+        def read(self, images: torch.Tensor) -> torch.Tensor:
+            return test.labels[: len(images)]
+
+    class Fake:
+        config = dataclasses.replace(preset("toy"), size=32)
+
+        def images(self, captions, noise):
+            return torch.zeros(len(captions), 3, 16, 16)
+
+        def encode(self, captions):
+            return TextFeatures(torch.randn(len(captions), 4))
+
+    monkeypatch.setattr("examples.sdgan.measure.train_reader", lambda *_: Perfect())
+    monkeypatch.setattr(
+        type(test.images), "load", lambda self, indices, size, rng: torch.zeros(len(indices), 3, 16, 16)
+    )
+    result = measure(Fake(), train, test, 0, lambda step: None)
+    assert result["caption_fidelity"]["value"] == 1
+    assert result["chance"]["value"] < 0.6
+    assert result["novel_caption_fidelity"]["value"] < 0.6

@@ -49,16 +49,20 @@ def _folder(root: Path, name: str) -> Path:
 def _read(path: Path) -> dict[str, list[str]]:
     """Captions by file name."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         captions: dict[str, list[str]] = {name: [] for name in names.values()}
         for note in content["annotations"]:
             if note["image_id"] not in names:
                 raise DataError(f"{path}: a caption of image {note['image_id']}, which the file does not list")
-            text = " ".join(str(note["caption"]).split())
+            if not isinstance(note["caption"], str):
+                raise DataError(
+                    f"{path}: the caption of image {note['image_id']} is {note['caption']!r}, not text"
+                )
+            text = " ".join(note["caption"].split())
             if tokenize(text):
                 captions[names[note["image_id"]]].append(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     except (KeyError, TypeError) as error:
         raise DataError(

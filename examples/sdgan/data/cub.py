@@ -13,6 +13,7 @@ from examples.sdgan.vocabulary import tokenize
 
 _IMAGE_FOLDERS = ("images", "CUB_200_2011/images")
 _TEXT_FOLDERS = ("text", "text_c10")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def cub(root: Path, split: str, size: int, progress=lambda done: None) -> CaptionedImages:
@@ -30,10 +31,9 @@ def cub(root: Path, split: str, size: int, progress=lambda done: None) -> Captio
         raise DataError(f"{root}: no such folder; --root must be the CUB-200-2011 folder")
     images = _first(root, _IMAGE_FOLDERS, "the folder of images")
     names = _names(root, images, split)
-    paths = [inside(images, name + ".jpg", root / split) for name in names]
-    for name, path in zip(names, paths, strict=True):
-        if not path.is_file():
-            raise DataError(f"{path}: captions without an image ({name} is in the {split} split)")
+    if not names:
+        return CaptionedImages(f"CUB ({split})", ImageFiles([], size), [])
+    paths = [_image(images, name, root / split) for name in names]
     captions = _captions(root, split, names)
     boxes = _boxes(images.parent if (images.parent / "bounding_boxes.txt").is_file() else root, names)
     folders = sorted({name.split("/")[0] for name in names})
@@ -58,7 +58,7 @@ def _names(root: Path, images: Path, split: str) -> list[str]:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{pickled}: must hold a list of image names")
     elif split == "train":
-        names, source = sorted(str(p.relative_to(images).with_suffix("")) for p in images.glob("*/*.jpg")), images
+        names, source = _every_image(root, images), images
     else:
         return []
     if not names:
@@ -66,8 +66,37 @@ def _names(root: Path, images: Path, split: str) -> list[str]:
     return names
 
 
+def _every_image(root: Path, images: Path) -> list[str]:
+    """Without split files: all there are, each with captions and the other way round."""
+    folder = _text_folder(root)
+    if folder is None:
+        raise DataError(
+            f"{root / 'train'}: filenames.txt or .pickle is missing; captions.pickle goes by its order"
+        )
+    files = [path for path in images.glob("*/*") if path.suffix.lower() in _SUFFIXES]
+    names = sorted(str(path.relative_to(images).with_suffix("")) for path in files)
+    for path in sorted(folder.glob("*/*.txt")):
+        if str(path.relative_to(folder).with_suffix("")) not in set(names):
+            raise DataError(f"{path}: captions without an image in {images}")
+    return names
+
+
+def _image(images: Path, name: str, where: Path) -> Path:
+    path = inside(images, name + ".jpg", where)
+    if path.is_file():
+        return path
+    for other in path.parent.glob("*") if path.parent.is_dir() else ():
+        if other.stem == path.stem and other.suffix.lower() in _SUFFIXES:
+            return other
+    raise DataError(f"{path}: captions without an image ({where} names it)")
+
+
+def _text_folder(root: Path) -> Path | None:
+    return next((root / f for f in _TEXT_FOLDERS if (root / f).is_dir()), None)
+
+
 def _captions(root: Path, split: str, names: list[str]) -> list[list[str]]:
-    folder = next((root / f for f in _TEXT_FOLDERS if (root / f).is_dir()), None)
+    folder = _text_folder(root)
     if folder is None:
         return _pickled_captions(root, split, len(names))
     captions = []
@@ -88,7 +117,8 @@ def _pickled_captions(root: Path, split: str, images: int) -> list[list[str]]:
     if not path.is_file():
         raise DataError(f"{root}: captions are missing; looked for {', '.join(_TEXT_FOLDERS)} and captions.pickle")
     content = read_plain_pickle(path)
-    if not isinstance(content, list) or len(content) < 3 or not isinstance(content[2], dict):
+    kinds = (list, list, dict)
+    if not isinstance(content, list) or [type(part) for part in content[:3]] != list(kinds):
         raise DataError(f"{path}: must hold [train captions, test captions, index to word, word to index]")
     indexed, words = content[0 if split == "train" else 1], content[2]
     each, rest = divmod(len(indexed), max(images, 1))
@@ -99,7 +129,7 @@ def _pickled_captions(root: Path, split: str, images: int) -> list[list[str]]:
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: a {split} caption holds {error}, which is no word of its vocabulary") from error
     for i, text in enumerate(texts):
-        if not text:
+        if not tokenize(text):
             raise DataError(f"{path}: {split} caption {i} is empty")
     return [texts[i : i + each] for i in range(0, len(texts), each)]
 

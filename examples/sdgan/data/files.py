@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,13 +78,25 @@ class ImageFiles:
         path = self.paths[i]
         try:
             with Image.open(path) as image:
-                image = ImageOps.exif_transpose(image).convert("RGB")
+                image = _rgb(ImageOps.exif_transpose(image))
                 if self.boxes is not None:
                     image = image.crop(_around(self.boxes[i], image.size))
                 image = image.resize((self.stored, self.stored), Image.Resampling.BILINEAR)
         except Exception as error:
             raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Eight bits a channel, what is transparent on white."""
+    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion clips them to white
+        image = Image.fromarray((np.asarray(image, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -97,10 +110,10 @@ def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 def inside(root: Path, relative: str, where: Path) -> Path:
     """``root / relative``, which must lie inside ``root``; ``where`` is the file that names it."""
-    path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
+    # By name, not by resolving: a data set may link to pictures that lie elsewhere.
+    if "\0" in relative or not Path(os.path.normpath(root / relative)).is_relative_to(os.path.normpath(root)):
         raise DataError(f"{where}: names {relative!r}, which lies outside {root}")
-    return path
+    return root / relative
 
 
 def read_lines(path: Path) -> list[str]:

@@ -9,14 +9,18 @@ from typing import Any
 from examples.sdgan.data.dataset import DataError
 
 
+class _Refused(Exception):
+    pass
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Refuses every name, and with that every class and every call."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+        raise _Refused(f"it asks for {module_name}.{global_name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to an object outside the file")
+        raise _Refused("it refers to an object outside the file")
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -30,7 +34,7 @@ def read_plain_pickle(path: Path) -> Any:
             return _PlainUnpickler(file, encoding="latin1").load()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise DataError(
             f"{path}: refused, for the pickle holds more than lists, dictionaries, text and numbers: {error}"
         ) from error
