@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scbn import ops, sync
-from scbn.ops import composed, tiled
+from scbn.ops import composed, tiled_sentence, tiled_word
 
 
 class BatchNormState(NamedTuple):
@@ -84,6 +84,10 @@ def sentence_scbn(
     with _exact(x):
         dtype = _compute_dtype(x)
         base = _base(norm, gamma, beta, empty, dtype)
+        if norm.group is None and ops.runs_tiled(x):
+            y, *batch = tiled_sentence.sentence_norm(_flat(x), *base, *_given(norm, x), norm.eps)
+            _track(norm, x, *batch)
+            return y.reshape(x.shape)
         spatial = (1,) * (x.dim() - 2)
         scale, shift = (table.reshape(table.shape + spatial) for table in base)
         return torch.addcmul(shift, normalize(x.to(dtype), norm), scale).to(x.dtype)
@@ -133,7 +137,9 @@ def word_scbn(
         tables = gamma.to(dtype) + own_gamma[:, None], beta.to(dtype) + own_beta[:, None]
         keys, hidden = keys.to(dtype) * scale, _hidden(padding_mask)
         if norm.group is None and ops.runs_tiled(x):
-            return _tiled(x, keys, *tables, hidden, norm)
+            y, *batch = tiled_word.word_norm(_flat(x), keys, *tables, hidden, *_given(norm, x), norm.eps)
+            _track(norm, x, *batch)
+            return y.reshape(x.shape)
         xf = x.to(dtype)
         xhat = normalize(xf, norm)
         if _is_channels_last(x):
@@ -142,24 +148,6 @@ def word_scbn(
         else:
             y = composed.modulate(_flat(xf), _flat(xhat), keys, *tables, hidden).reshape(x.shape)
         return y.to(x.dtype)
-
-
-def _tiled(
-    x: Tensor, keys: Tensor, gamma: Tensor, beta: Tensor, hidden: Tensor | None, norm: BatchNormState
-) -> Tensor:
-    mean, var = norm.running_mean, norm.running_var
-    given = (
-        (None, None)
-        if norm.use_batch_statistics or mean is None or var is None
-        else (mean.to(x.dtype), var.to(x.dtype))
-    )
-    y, batch_mean, batch_var = tiled.word_norm(_flat(x), keys, gamma, beta, hidden, *given, norm.eps)
-    if norm.use_batch_statistics and mean is not None and var is not None:
-        count = x.numel() // x.shape[1]
-        with torch.no_grad():
-            sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
-            sync.update_running(var, batch_var * (count / (count - 1)), norm.momentum, norm.num_batches)
-    return y.reshape(x.shape)
 
 
 def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -229,6 +217,25 @@ def siamese_contrastive_loss(
     if reduction == "sum":
         return loss.sum()
     return loss.mean() / v1.shape[1] if reduction == "feature_mean" else loss.mean()
+
+
+def _given(norm: BatchNormState, x: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """The statistics to normalise with, or none where they are the batch's."""
+    mean, var = norm.running_mean, norm.running_var
+    if norm.use_batch_statistics or mean is None or var is None:
+        return None, None
+    return mean.to(x.dtype), var.to(x.dtype)
+
+
+def _track(norm: BatchNormState, x: Tensor, batch_mean: Tensor, batch_var: Tensor) -> None:
+    """Move the running statistics towards the batch's, as batch_norm does by itself."""
+    mean, var = norm.running_mean, norm.running_var
+    if not norm.use_batch_statistics or mean is None or var is None:
+        return
+    count = x.numel() // x.shape[1]
+    with torch.no_grad():
+        sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
+        sync.update_running(var, batch_var * (count / (count - 1)), norm.momentum, norm.num_batches)
 
 
 def _base(

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from scbn import ops
-from scbn.ops import tiled
+from scbn.ops import tiles
 
 settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -29,7 +29,7 @@ def _seed() -> None:
 def path(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test that uses this runs on each implementation; tiles are small enough to need several."""
     with pytest.MonkeyPatch.context() as patch, ops.use(request.param):
-        patch.setattr(tiled, "_TILE_VALUES", 60)
+        patch.setattr(tiles, "VALUES", 60)
         yield request.param
 
 

@@ -9,7 +9,8 @@ import torch
 from cases import Case, inputs_of, layer_of
 
 from scbn import TextFeatures, ops
-from scbn.ops import composed, tiled
+from scbn.ops import composed, tiled_sentence, tiles
+from scbn.ops import tiled_word as tiled
 
 # Dynamo and float() warn about what these tests do on purpose.
 pytestmark = [
@@ -49,10 +50,26 @@ def test_tiled_equals_composed(shape: tuple[int, int, int], words: int, of_batch
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max().clamp(min=1)))
 
 
+@pytest.mark.parametrize("of_batch", [True, False])
+@pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
+def test_tiled_sentence_equals_composed(shape: tuple[int, int, int], of_batch: bool) -> None:
+    n, c, _ = shape
+    leaves = [torch.randn(shape).double() * 2 + 1, torch.randn(n, c).double(), torch.randn(n, c).double()]
+    given = (None, None) if of_batch else (torch.randn(c).double(), torch.rand(c).double() + 0.5)
+    results = []
+    for norm in (lambda *a: tiled_sentence.sentence_norm(*a)[0], composed.sentence_norm):
+        inputs = [leaf.clone().requires_grad_() for leaf in leaves]
+        y = norm(*inputs, *given, 1e-5)
+        weight = torch.linspace(-1, 1, y.numel()).double().view_as(y)
+        results.append([y, *torch.autograd.grad((y * weight).sum(), inputs)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8 * float(want.detach().abs().max().clamp(min=1)))
+
+
 def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uninitialised memory is poisoned with NaN."""
     args = arguments(3, 7, 101, 5)
-    monkeypatch.setattr(tiled, "_TILE_VALUES", 7 * 16)
+    monkeypatch.setattr(tiles, "VALUES", 7 * 16)
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN
     try:
         y, grads = gradients(lambda *a: tiled.word_norm(*a, None, None, 1e-5)[0], args)
@@ -101,11 +118,17 @@ def test_opcheck() -> None:
     mean, var = torch.zeros(3).double(), torch.ones(3).double()
     plain = [t.detach() for t in leaves]
     torch.library.opcheck(tiled.word_norm_backward, (x.detach(), *plain, hidden, mean, var, 1e-5, True))
+    pair = [torch.randn(2, 3).double().requires_grad_() for _ in range(2)]
+    for given in ((None, None), (mean, var)):
+        torch.library.opcheck(tiled_sentence.sentence_norm, (x, *pair, *given, 1e-5))
+    arguments_ = (x.detach(), x.detach(), pair[0].detach(), mean, var, 1e-5, True)
+    torch.library.opcheck(tiled_sentence.sentence_norm_backward, arguments_)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_keeps_little_for_the_backward(compiled: bool) -> None:
-    layer = layer_of("both", 16, torch.float32)
+@pytest.mark.parametrize("cue", ["sentence", "both"])
+def test_keeps_little_for_the_backward(cue: str, compiled: bool) -> None:
+    layer = layer_of(cue, 16, torch.float32)
     x, text = inputs_of(Case((4, 16, 64, 64), words=18, padded=True), torch.float32)
     x.requires_grad_()
     run = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer

@@ -1,10 +1,18 @@
-"""The word path in plain PyTorch operations: any device, any number of derivatives."""
+"""Both cues in plain PyTorch operations: any device, any number of derivatives."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def sentence_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
+) -> Tensor:
+    """The same function of the same arguments as :func:`scbn.ops.tiled_sentence.sentence_norm`, of which it returns y."""
+    xhat = F.batch_norm(x, mean, var, None, None, mean is None, 0.0, eps)
+    return torch.addcmul(beta[:, :, None], xhat, gamma[:, :, None])
 
 
 def word_norm(
@@ -17,7 +25,7 @@ def word_norm(
     var: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """The same function of the same arguments as :func:`scbn.ops.tiled.word_norm`, of which it returns y."""
+    """The same function of the same arguments as :func:`scbn.ops.tiled_word.word_norm`, of which it returns y."""
     xhat = F.batch_norm(x, mean, var, None, None, mean is None, 0.0, eps)
     return modulate(x, xhat, keys, gamma, beta, hidden)
 
