@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-VALUES = 1 << 17  # half a megabyte of float32 for each tile: a core's second-level cache
+# Two megabytes of float32 a tile: small enough for a core's share of the last cache, large enough that Python's calls
+# do not count. 2^16 to 2^20 were measured; see docs/benchmark.md.
+VALUES = 1 << 19
 _pool: tuple[int, int, ThreadPoolExecutor] | None = None
 
 
