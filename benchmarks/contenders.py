@@ -31,7 +31,7 @@ class Contender:
 
 
 def _plain(layer: WordSCBN | SentenceSCBN) -> Call:
-    bn = nn.BatchNorm2d(layer.num_features).to(next(layer.parameters()))
+    bn = nn.BatchNorm2d(layer.num_features).to(next(layer.parameters())).train(layer.training)
     return lambda x, text: bn(x)
 
 

@@ -61,6 +61,15 @@ def test_a_run_leaves_table_and_picture(
     assert "WordSCBN" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("contender", EAGER, ids=lambda c: c.name)
+def test_inference_uses_running_statistics_everywhere(contender: Contender) -> None:
+    layer = run.layers(4)[contender.same_as or "word"].eval()
+    call, text = contender.make(layer), run.text_of(2, 3)
+    x = torch.randn(2, 4, 6, 6)
+    alone = call(x[:1], type(text)(*(None if t is None else t[:1] for t in text)))
+    torch.testing.assert_close(call(x, text)[:1], alone)
+
+
 def test_ratios_are_of_the_same_round() -> None:
     shape = (1, 1, 1, 1)
     a, b = run.Row("a", shape, step=[2.0, 9.0]), run.Row("b", shape, step=[1.0, 3.0])
