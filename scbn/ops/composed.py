@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,3 +51,13 @@ def modulate_last(
         logits = logits.masked_fill(hidden[:, None], -torch.inf)
     scale, shift = torch.bmm(logits.softmax(2), torch.cat((gamma, beta), 2)).chunk(2, 2)
     return torch.addcmul(shift, xhat, scale)
+
+
+def differentiable_gradients(
+    norm: Callable[..., Tensor], tensors: tuple[Tensor, ...], rest: tuple[Any, ...], dy: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of ``norm(*tensors, *rest)``, themselves differentiable: for a second derivative."""
+    y = norm(*tensors, *rest)
+    wanted = [t for t in tensors if t.requires_grad]
+    grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    return tuple(next(grads) if t.requires_grad else None for t in tensors)

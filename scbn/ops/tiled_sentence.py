@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scbn.ops import composed
 from scbn.ops.tiles import each_sample, fit, statistics, tile_width
 
 
@@ -108,12 +109,14 @@ def _backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     x, gamma, beta, mean, var = ctx.saved_tensors
     if torch.is_grad_enabled():
         # Someone differentiates the gradient: by operations that autograd knows.
-        from scbn.ops.composed import sentence_norm as composed
-
-        y = composed(x, gamma, beta, *((None, None) if ctx.of_batch else (mean, var)), ctx.eps)
-        inputs = [t for t in (x, gamma, beta) if t.requires_grad]
-        grads = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
-        return *(next(grads) if t.requires_grad else None for t in (x, gamma, beta)), None, None, None
+        given = (None, None) if ctx.of_batch else (mean, var)
+        rest = (*given, ctx.eps)
+        return (
+            *composed.differentiable_gradients(composed.sentence_norm, (x, gamma, beta), rest, dy),
+            None,
+            None,
+            None,
+        )
     grads = sentence_norm_backward(dy, x, gamma, mean, var, ctx.eps, ctx.of_batch)
     return *grads, None, None, None
 

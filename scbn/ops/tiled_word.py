@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scbn.ops import composed
 from scbn.ops.tiles import each_sample, fit, statistics, tile_width
 
 
@@ -145,13 +146,9 @@ def _backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     x, keys, gamma, beta, hidden, mean, var = ctx.saved_tensors
     if torch.is_grad_enabled():
         # Someone differentiates the gradient: by operations that autograd knows.
-        from scbn.ops.composed import word_norm as composed
-
         given = (None, None) if ctx.of_batch else (mean, var)
-        y = composed(x, keys, gamma, beta, hidden, *given, ctx.eps)
-        inputs = [t for t in (x, keys, gamma, beta) if t.requires_grad]
-        grads = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
-        found = tuple(next(grads) if t.requires_grad else None for t in (x, keys, gamma, beta))
+        tensors, rest = (x, keys, gamma, beta), (hidden, *given, ctx.eps)
+        found = composed.differentiable_gradients(composed.word_norm, tensors, rest, dy)
         return *found, None, None, None, None
     grads = word_norm_backward(dy, x, keys, gamma, beta, hidden, mean, var, ctx.eps, ctx.of_batch)
     return *grads, None, None, None, None
