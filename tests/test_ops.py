@@ -66,6 +66,18 @@ def test_tiled_sentence_equals_composed(shape: tuple[int, int, int], of_batch: b
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8 * float(want.detach().abs().max().clamp(min=1)))
 
 
+def test_gradients_stay_as_precise_as_autograds_far_from_zero() -> None:
+    args = arguments(4, 16, 4000, 6)
+    args[0], args[1] = args[0] + 300, args[1] / 100
+    single = [a.float() if a.is_floating_point() else a for a in args]
+    _, want = gradients(lambda *a: composed.word_norm(*a, None, None, 1e-5), args)
+    _, plain = gradients(lambda *a: composed.word_norm(*a, None, None, 1e-5), single)
+    _, got = gradients(lambda *a: tiled.word_norm(*a, None, None, 1e-5)[0], single)
+    for a, b, exact in zip(got, plain, want, strict=True):
+        scale = exact.abs().max()
+        assert (a - exact).abs().max() / scale < 3 * (b - exact).abs().max() / scale + 1e-6
+
+
 def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uninitialised memory is poisoned with NaN."""
     args = arguments(3, 7, 101, 5)

@@ -87,7 +87,6 @@ def word_norm_backward(
     dy = dy.contiguous()
     rstd = (var + eps).rsqrt()
     scales = gamma * rstd
-    shifts = beta - scales * mean
     scales_t = scales.mT.contiguous()
     dx = torch.empty_like(x)
     dkeys, dgamma, dbeta = (torch.zeros_like(keys, memory_format=torch.contiguous_format) for _ in range(3))
@@ -101,10 +100,11 @@ def word_norm_backward(
             part, up = x[i, :, start : start + tile], dy[i, :, start : start + tile]
             u, a, d = (fit(buffer, part.shape[1]) for buffer in buffers)
             a = _attend(keys[i], part, None if hidden is None else hidden[i], a)
-            torch.mul(up, part, out=u)
+            # Centred before it is summed: sums of dy x cancel where the mean is large.
+            torch.sub(part, mean[:, None], out=u).mul_(up)
             dgamma[i].addmm_(a, u.mT)
             dbeta[i].addmm_(a, up.mT)
-            torch.mm(scales[i], u, out=d).addmm_(shifts[i], up)
+            torch.mm(scales[i], u, out=d).addmm_(beta[i], up)
             d.sub_((d * a).sum(0, keepdim=True)).mul_(a)
             dkeys[i].addmm_(d, part.mT)
             torch.mm(scales_t[i], a, out=u).mul_(up)
@@ -112,8 +112,7 @@ def word_norm_backward(
             dx[i, :, start : start + tile] = u
 
     each_sample(sample, x.shape[0])
-    # So far dgamma holds sum dy x a; with xhat it is
-    dgamma.sub_(dbeta * mean).mul_(rstd)
+    dgamma.mul_(rstd)
     if of_batch:
         count = x.shape[0] * x.shape[2]
         mean_d = (scales * dbeta).sum((0, 1)) / count
