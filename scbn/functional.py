@@ -7,6 +7,7 @@ dtype. Source: Yin et al., "Semantics Disentangling for Text-to-Image Generation
 from __future__ import annotations
 
 import contextlib
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scbn import ops, sync
-from scbn.ops import composed, tiled_sentence, tiled_word
+from scbn.ops import compiled, composed, fused_sentence, fused_word
 
 
 class BatchNormState(NamedTuple):
@@ -82,15 +83,17 @@ def sentence_scbn(
         ``x``'s shape and dtype.
     """
     with _exact(x):
-        dtype = _compute_dtype(x)
-        base = _base(norm, gamma, beta, empty, dtype)
-        if norm.group is None and ops.runs_tiled(x):
-            y, *batch = tiled_sentence.sentence_norm(_flat(x), *base, *_given(norm, x), norm.eps)
+        if empty is not None:
+            gamma, beta = (table.masked_fill(empty[:, None], 0) for table in (gamma, beta))
+        gamma, beta = _own(norm, x, gamma, beta)
+        path = ops.choose(x)
+        if path in ("tiled", "triton"):
+            flat, group = _dense(x), _group_name(norm)
+            y, *batch = fused_sentence.sentence_norm(flat, gamma, beta, *_given(norm, x), norm.eps, group, path)
             _track(norm, x, *batch)
             return y.reshape(x.shape)
-        spatial = (1,) * (x.dim() - 2)
-        scale, shift = (table.reshape(table.shape + spatial) for table in base)
-        return torch.addcmul(shift, normalize(x.to(dtype), norm), scale).to(x.dtype)
+        run = _modulation(path)
+        return run.sentence_modulate(x, normalize(x.to(_compute_dtype(x)), norm), gamma, beta)
 
 
 def word_scbn(
@@ -128,26 +131,18 @@ def word_scbn(
         ``x``'s shape and dtype.
     """
     with _exact(x):
-        dtype = _compute_dtype(x)
-        empty = None if padding_mask is None else padding_mask.all(1)
-        own_gamma, own_beta = _base(norm, sentence_gamma, sentence_beta, empty, dtype, like=gamma)
-        if padding_mask is not None:
-            gamma, beta = (t.masked_fill(padding_mask[:, :, None], 0) for t in (gamma, beta))
-        # A region's weights sum to one, so the norm's own scale and shift can stand in every row of the tables.
-        tables = gamma.to(dtype) + own_gamma[:, None], beta.to(dtype) + own_beta[:, None]
-        keys, hidden = keys.to(dtype) * scale, _hidden(padding_mask)
-        if norm.group is None and ops.runs_tiled(x):
-            y, *batch = tiled_word.word_norm(_flat(x), keys, *tables, hidden, *_given(norm, x), norm.eps)
+        if padding_mask is not None and sentence_gamma is not None and sentence_beta is not None:
+            empty = padding_mask.all(1)[:, None]
+            sentence_gamma, sentence_beta = (t.masked_fill(empty, 0) for t in (sentence_gamma, sentence_beta))
+        tables = keys, gamma, beta, *_own(norm, x, sentence_gamma, sentence_beta), padding_mask
+        path = ops.choose(x, keys.shape[1])
+        if path in ("tiled", "triton"):
+            settings = *_given(norm, x), norm.eps, scale, _group_name(norm), path
+            y, *batch = fused_word.word_norm(_dense(x), *tables, *settings)
             _track(norm, x, *batch)
             return y.reshape(x.shape)
-        xf = x.to(dtype)
-        xhat = normalize(xf, norm)
-        if _is_channels_last(x):
-            y = composed.modulate_last(_positions_first(xf), _positions_first(xhat), keys, *tables, hidden)
-            y = y.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
-        else:
-            y = composed.modulate(_flat(xf), _flat(xhat), keys, *tables, hidden).reshape(x.shape)
-        return y.to(x.dtype)
+        run = _modulation(path)
+        return run.word_modulate(x, normalize(x.to(_compute_dtype(x)), norm), *tables, scale)
 
 
 def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -166,7 +161,7 @@ def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = Non
         dtype = _compute_dtype(x)
         weights = torch.bmm(keys.to(dtype) * scale, _flat(x.to(dtype)))
         if padding_mask is not None:
-            hidden = _hidden(padding_mask)
+            hidden = composed.hidden_words(padding_mask)
             assert hidden is not None
             weights = weights.masked_fill(hidden[:, :, None], -torch.inf).softmax(1)
             weights = weights.masked_fill(padding_mask[:, :, None], 0)
@@ -190,7 +185,7 @@ def visual_semantic_embedding(
         weights = word_attention(x.to(dtype), keys, padding_mask=padding_mask, scale=scale)
         vse = torch.bmm(keys.to(dtype).mT, _flat(weights)).reshape(x.shape).to(x.dtype)
         layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-        return vse.contiguous(memory_format=layout) if _is_channels_last(x) else vse
+        return vse.contiguous(memory_format=layout) if composed.is_channels_last(x) else vse
 
 
 def siamese_contrastive_loss(
@@ -224,44 +219,40 @@ def _given(norm: BatchNormState, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Non
     mean, var = norm.running_mean, norm.running_var
     if norm.use_batch_statistics or mean is None or var is None:
         return None, None
-    return mean.to(x.dtype), var.to(x.dtype)
+    return mean.to(_compute_dtype(x)), var.to(_compute_dtype(x))
 
 
-def _track(norm: BatchNormState, x: Tensor, batch_mean: Tensor, batch_var: Tensor) -> None:
-    """Move the running statistics towards the batch's, as batch_norm does by itself."""
+def _track(norm: BatchNormState, x: Tensor, batch_mean: Tensor, batch_var: Tensor, counted: Tensor) -> None:
+    """Move the running statistics towards the (joint) batch's, as batch_norm does by itself."""
     mean, var = norm.running_mean, norm.running_var
     if not norm.use_batch_statistics or mean is None or var is None:
         return
-    count = x.numel() // x.shape[1]
+    count = counted if norm.group is not None else x.numel() // x.shape[1]
     with torch.no_grad():
         sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
         sync.update_running(var, batch_var * (count / (count - 1)), norm.momentum, norm.num_batches)
 
 
-def _base(
-    norm: BatchNormState,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    empty: Tensor | None,
-    dtype: torch.dtype,
-    like: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The scale and shift of each sample, ``(N, C)`` each, before any word is heard."""
-
-    def one(own: Tensor | None, added: Tensor | None, default: float) -> Tensor:
-        if added is None:
-            assert like is not None
-            added = torch.zeros((), dtype=dtype, device=like.device).expand(like.shape[0], like.shape[2])
-        elif empty is not None:
-            added = added.masked_fill(empty[:, None], 0)
-        return added.to(dtype) + (default if own is None else own.to(dtype))
-
-    return one(norm.weight, gamma, 1.0), one(norm.bias, beta, 0.0)
+def _own(norm: BatchNormState, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each sample before any word is heard, (N, C), or (C,) where no sentence adds to the norm's."""
+    own_gamma, own_beta = norm.weight, norm.bias
+    if own_gamma is None or own_beta is None:
+        like = {"dtype": _compute_dtype(x), "device": x.device}
+        own_gamma, own_beta = torch.ones(x.shape[1], **like), torch.zeros(x.shape[1], **like)
+    if gamma is None or beta is None:
+        return own_gamma, own_beta
+    dtype = torch.promote_types(_compute_dtype(x), own_gamma.dtype)
+    return gamma.to(dtype) + own_gamma, beta.to(dtype) + own_beta
 
 
-def _hidden(padding_mask: Tensor | None) -> Tensor | None:
-    """The words that get no weight: padding, but not that of an empty caption, whose softmax would have nothing left."""
-    return None if padding_mask is None else padding_mask & ~padding_mask.all(1, keepdim=True)
+def _group_name(norm: BatchNormState) -> str:
+    return "" if norm.group is None else norm.group.group_name
+
+
+def _dense(x: Tensor) -> Tensor:
+    """(N, C, P), contiguous or with channels innermost: what the fused operations read, without a copy where x is so."""
+    flat = x.flatten(2)
+    return flat if flat.is_contiguous() or flat.mT.is_contiguous() else flat.contiguous()
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -279,12 +270,10 @@ def _flat(x: Tensor) -> Tensor:
     return x.flatten(2) if x.dim() != 2 else x[:, :, None]
 
 
-def _positions_first(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).flatten(1, -2)
+def _modulation(path: ops.Path) -> ModuleType:
+    """The module that modulates on a path which leaves the normalising to PyTorch."""
+    if path != "reference":
+        return compiled if path == "compiled" else composed
+    from scbn import reference  # needs einops, which nothing else does
 
-
-def _is_channels_last(x: Tensor) -> bool:
-    if x.dim() < 4 or x.is_contiguous():
-        return False
-    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-    return x.is_contiguous(memory_format=layout)
+    return reference

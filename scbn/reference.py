@@ -129,6 +129,35 @@ def word_scbn(
     return (xhat * gamma + beta).reshape(x.shape)
 
 
+def sentence_modulate(x: Tensor, xhat: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """y = xhat gamma + beta, one number for each sample and channel: the path ``"reference"`` of :mod:`scbn.ops`."""
+    gamma, beta = (repeat(t.to(xhat.dtype), "n c -> n c p", p=xhat[0, 0].numel()) for t in (gamma, beta))
+    return (xhat.reshape(gamma.shape) * gamma + beta).reshape(x.shape).to(x.dtype)
+
+
+def word_modulate(
+    x: Tensor,
+    xhat: Tensor,
+    keys: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    own_gamma: Tensor,
+    own_beta: Tensor,
+    padding: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """y_j = xhat_j (own + sum_t a_tj gamma_t) + own + sum_t a_tj beta_t: the path ``"reference"`` of :mod:`scbn.ops`."""
+    a = attention(x.to(xhat.dtype), keys.to(xhat.dtype), padding, scale)
+    full = []
+    for table, own in ((gamma, own_gamma), (beta, own_beta)):
+        if padding is not None:
+            table = torch.where(padding[:, :, None], torch.zeros_like(table), table)
+        own = own if own.dim() == 2 else repeat(own, "c -> n c", n=len(x))
+        full.append(einsum(a, table.to(a.dtype), "n t p, n t c -> n c p") + own[:, :, None])
+    gamma, beta = full
+    return (xhat.reshape(gamma.shape) * gamma + beta).reshape(x.shape).to(x.dtype)
+
+
 def siamese_contrastive_loss(v1: Tensor, v2: Tensor, same: Tensor, margin: float, alpha: float) -> Tensor:
     """L = 1/(2N) sum_n [y d^2 if d > alpha else y alpha^2, + (1 - y) (eps - d)^2 if d < eps], pair by pair."""
     total = v1.new_zeros(())

@@ -56,7 +56,36 @@ def normalize(
     return centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
 
 
+def joint_statistics(mean: Tensor, var: Tensor, count: int, group: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (C,) of the joint batch, and its values per channel (1,), from each process's own.
+
+    One collective, and no sums of squares, which cancel where the mean is large.
+    """
+    local = torch.cat((mean, var, mean.new_full((1,), count)))
+    members = [torch.empty_like(local) for _ in range(dist.get_world_size(group_named(group)))]
+    dist.all_gather(members, local, group=group_named(group))
+    means, variances, counts = torch.stack(members).split((len(mean), len(var), 1), 1)
+    total = counts.sum(0)
+    joint = (means * counts).sum(0) / total
+    return joint, ((variances + (means - joint).square()) * counts).sum(0) / total, total
+
+
+def joint_mean(means: Tensor, count: int, group: str) -> Tensor:
+    """The mean over the joint batch of what each process gives as the mean of its ``count`` values."""
+    total = torch.cat((means.flatten() * count, means.new_full((1,), count)))
+    dist.all_reduce(total, group=group_named(group))
+    return (total[:-1] / total[-1]).reshape(means.shape)
+
+
+def group_named(name: str) -> dist.ProcessGroup:
+    """The group a custom operation was told by name, because an operation's arguments cannot be a group."""
+    return dist.distributed_c10d._resolve_process_group(name)  # pyright: ignore
+
+
 def update_running(running: Tensor, batch: Tensor, momentum: float, num_batches: Tensor | None) -> None:
     """Move a running statistic towards the batch's, in place: by ``momentum``, or as the mean of all batches."""
-    step = batch.to(running.dtype) - running
-    running.add_(step * momentum if num_batches is None else step / num_batches)
+    batch = batch.to(running.dtype)
+    if num_batches is None:
+        running.lerp_(batch, momentum)
+    else:
+        running.add_((batch - running) / num_batches)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scbn import SentenceSCBN, TextFeatures, WordSCBN, reference
+from scbn.ops import fused_sentence, fused_word
 
 WORD_DIM, SENTENCE_DIM = 6, 5
 CUES = ("sentence", "word", "both")
@@ -96,3 +97,24 @@ def oracle(layer: nn.Module, x: Tensor, text: TextFeatures) -> Tensor:
 def close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
     """Equal within the tolerance of the dtype."""
     torch.testing.assert_close(actual, expected.to(actual.dtype), **TOLERANCE[dtype])
+
+
+def check_ops(dtype: torch.dtype, path: str, device: str = "cpu") -> None:
+    """torch.library.opcheck on every operation of a path, with and without mask and given statistics."""
+
+    def made(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=dtype, device=device)
+
+    x, tables, own = made(2, 3, 8), [made(2, 4, 3) for _ in range(3)], [made(3), made(3)]
+    padding = torch.tensor([[False, False, True, True], [False] * 4], device=device)
+    stats = torch.zeros(3, dtype=dtype, device=device), torch.ones(3, dtype=dtype, device=device)
+    leaves = [t.clone().requires_grad_() for t in (x, *tables, *own)]
+    for mask, given in ((padding, (None, None)), (None, stats)):
+        torch.library.opcheck(fused_word.word_norm, (*leaves, mask, *given, 1e-5, 0.7, "", path))
+    rest = (padding, *stats, 1e-5, 0.7, True, "", path)
+    torch.library.opcheck(fused_word.word_norm_backward, (x, x, *tables, *own, *rest))
+    pair = [made(2, 3), made(2, 3)]
+    for given in ((None, None), stats):
+        leaves = [t.clone().requires_grad_() for t in (x, *pair)]
+        torch.library.opcheck(fused_sentence.sentence_norm, (*leaves, *given, 1e-5, "", path))
+    torch.library.opcheck(fused_sentence.sentence_norm_backward, (x, x, *pair, *stats, 1e-5, True, "", path))

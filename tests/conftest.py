@@ -11,6 +11,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: workers that share the 
 
 import pytest
 import torch
+
+# Before anything imports triton: where there is no GPU, its kernels run interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
 from hypothesis import HealthCheck, settings
 
 from scbn import ops

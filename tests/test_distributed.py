@@ -12,18 +12,19 @@ import torch.multiprocessing as mp
 from cases import CUES, Case, inputs_of, layer_of
 from torch import nn
 
-from scbn import TextFeatures
+from scbn import TextFeatures, ops
 
 CASE = Case((5, 4, 3, 5), padded=True)
 SHARE = (slice(0, 2), slice(2, 5))  # not the same size: every value counts once, not every process
 
 
-def _worker(rank: int, folder: str, cue: str, momentum: float | None) -> None:
+def _worker(rank: int, folder: str, cue: str, momentum: float | None, path: ops.Path, dtype: torch.dtype) -> None:
     torch.set_num_threads(1)
+    ops.set_path(path)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     try:
         job = torch.load(Path(folder) / "job.pt", weights_only=True)
-        layer = layer_of(cue, 4, momentum=momentum)
+        layer = layer_of(cue, 4, dtype, momentum=momentum)
         layer.load_state_dict(job["state"])
         model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.ModuleList([layer]))[0]
         x = job["x"][SHARE[rank]].clone().requires_grad_()
@@ -39,23 +40,38 @@ def _worker(rank: int, folder: str, cue: str, momentum: float | None) -> None:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("cue", "momentum"), [*((cue, 0.1) for cue in CUES), ("word", None)])
-def test_two_processes_equal_one_on_the_joint_batch(cue: str, momentum: float | None, tmp_path: Path) -> None:
-    layer = layer_of(cue, 4, momentum=momentum)
-    x, text = inputs_of(CASE)
+@pytest.mark.parametrize(
+    ("cue", "momentum", "path"),
+    [
+        *((cue, 0.1, path) for cue in CUES for path in ("composed", "tiled")),
+        ("word", None, "tiled"),
+        ("word", None, "composed"),
+        ("sentence", 0.1, "triton"),
+        ("both", 0.1, "triton"),
+    ],
+)
+def test_two_processes_equal_one_on_the_joint_batch(
+    cue: str, momentum: float | None, path: ops.Path, tmp_path: Path
+) -> None:
+    if path == "triton" and not ops.interpreted():
+        pytest.skip("on a GPU this needs two of them")
+    dtype = torch.float32 if path == "triton" else torch.float64
+    layer = layer_of(cue, 4, dtype, momentum=momentum)
+    x, text = inputs_of(CASE, dtype)
     x = x + 100  # far from zero, where sums of squares would cancel
     torch.save({"state": layer.state_dict(), "x": x, "text": tuple(text)}, tmp_path / "job.pt")
-    mp.start_processes(_worker, (str(tmp_path), cue, momentum), nprocs=2, start_method="spawn")
+    mp.start_processes(_worker, (str(tmp_path), cue, momentum, path, dtype), nprocs=2, start_method="spawn")
 
+    close = {"rtol": 1e-7, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
     single = copy.deepcopy(layer)
     x.requires_grad_()
     y = single(x, text)
     y.sin().sum().backward()
     for rank in (0, 1):
         got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        torch.testing.assert_close(got["y"], y[SHARE[rank]].detach(), rtol=1e-9, atol=1e-10)
-        torch.testing.assert_close(got["x"], x.grad[SHARE[rank]], rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(got["y"], y[SHARE[rank]].detach(), **close)
+        torch.testing.assert_close(got["x"], x.grad[SHARE[rank]], **close)
         for name, value in single.bn.named_buffers():
             torch.testing.assert_close(got["buffers"][name], value)
         for name, parameter in single.named_parameters():
-            torch.testing.assert_close(got["parameters"][name], parameter.grad, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(got["parameters"][name], parameter.grad, **close)

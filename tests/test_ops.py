@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
 import torch
-from cases import Case, inputs_of, layer_of
+from cases import CUES, Case, check_ops, inputs_of, layer_of, oracle
 
 from scbn import TextFeatures, ops
-from scbn.ops import composed, tiled_sentence, tiles
-from scbn.ops import tiled_word as tiled
+from scbn.ops import composed, fused_sentence, fused_word, tiles
 
 # Dynamo and float() warn about what these tests do on purpose.
 pytestmark = [
@@ -21,30 +21,41 @@ pytestmark = [
 SHAPES = [(1, 1, 1), (2, 1, 15), (3, 5, 4095), (2, 64, 300), (1, 512, 77), (2, 32, 63 * 65)]
 
 
-def arguments(n: int, c: int, p: int, t: int, dtype: torch.dtype = torch.float64, padded: bool = True):
-    x = torch.randn(n, c, p, dtype=dtype) * 2 + 1
-    keys, gamma, beta = (torch.randn(n, t, c, dtype=dtype) / c**0.5 for _ in range(3))
-    hidden = torch.rand(n, t) < 0.5
-    hidden[:, 0] = False
-    return [x, keys, gamma, beta, hidden if padded else None]
+def arguments(n: int, c: int, p: int, t: int, padded: bool = True, of_samples: bool = False):
+    x = torch.randn(n, c, p, dtype=torch.float64) * 2 + 1
+    keys, gamma, beta = (torch.randn(n, t, c, dtype=torch.float64) / c**0.5 for _ in range(3))
+    own = [torch.randn((n, c) if of_samples else c, dtype=torch.float64) for _ in range(2)]
+    padding = torch.rand(n, t) < 0.5
+    padding[:, 0] = False
+    padding[2:3] = True  # where there are three samples, an empty caption
+    return [x, keys, gamma, beta, *own, padding if padded else None]
+
+
+def tiled(*args, given=(None, None)):
+    return fused_word.word_norm(*args, *given, 1e-5, 0.7, "", "tiled")[0]
+
+
+def plain(*args, given=(None, None)):
+    return composed.word_norm(*args, *given, 1e-5, 0.7)
 
 
 def gradients(f, args):
-    leaves = [a.detach().clone().requires_grad_() for a in args[:4]]
-    y = f(*leaves, args[4])
+    leaves = [a.detach().clone().requires_grad_() for a in args[:6]]
+    y = f(*leaves, args[6])
     return y, torch.autograd.grad((y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum(), leaves)
 
 
+@pytest.mark.parametrize("of_samples", [True, False])
 @pytest.mark.parametrize("of_batch", [True, False])
 @pytest.mark.parametrize("words", [1, 18, 64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_tiled_equals_composed(shape: tuple[int, int, int], words: int, of_batch: bool) -> None:
+def test_tiled_equals_composed(shape: tuple[int, int, int], words: int, of_batch: bool, of_samples: bool) -> None:
     if of_batch and shape[0] * shape[2] == 1:
         pytest.skip("a single value per channel has no batch statistics")
-    args = arguments(*shape, words)
+    args = arguments(*shape, words, of_samples=of_samples)
     given = (None, None) if of_batch else (torch.randn(shape[1]).double(), torch.rand(shape[1]).double() + 0.5)
-    y, grads = gradients(lambda *a: tiled.word_norm(*a, *given, 1e-5)[0], args)
-    want, want_grads = gradients(lambda *a: composed.word_norm(*a, *given, 1e-5), args)
+    y, grads = gradients(functools.partial(tiled, given=given), args)
+    want, want_grads = gradients(functools.partial(plain, given=given), args)
     torch.testing.assert_close(y, want, rtol=1e-9, atol=1e-9)
     for got, expected in zip(grads, want_grads, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max().clamp(min=1)))
@@ -57,7 +68,7 @@ def test_tiled_sentence_equals_composed(shape: tuple[int, int, int], of_batch: b
     leaves = [torch.randn(shape).double() * 2 + 1, torch.randn(n, c).double(), torch.randn(n, c).double()]
     given = (None, None) if of_batch else (torch.randn(c).double(), torch.rand(c).double() + 0.5)
     results = []
-    for norm in (lambda *a: tiled_sentence.sentence_norm(*a)[0], composed.sentence_norm):
+    for norm in (lambda *a: fused_sentence.sentence_norm(*a, "", "tiled")[0], composed.sentence_norm):
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
         y = norm(*inputs, *given, 1e-5)
         weight = torch.linspace(-1, 1, y.numel()).double().view_as(y)
@@ -69,11 +80,11 @@ def test_tiled_sentence_equals_composed(shape: tuple[int, int, int], of_batch: b
 def test_gradients_stay_as_precise_as_autograds_far_from_zero() -> None:
     args = arguments(4, 16, 4000, 6)
     args[0], args[1] = args[0] + 300, args[1] / 100
-    single = [a.float() if a.is_floating_point() else a for a in args]
-    _, want = gradients(lambda *a: composed.word_norm(*a, None, None, 1e-5), args)
-    _, plain = gradients(lambda *a: composed.word_norm(*a, None, None, 1e-5), single)
-    _, got = gradients(lambda *a: tiled.word_norm(*a, None, None, 1e-5)[0], single)
-    for a, b, exact in zip(got, plain, want, strict=True):
+    single = [a.float() if a is not None and a.is_floating_point() else a for a in args]
+    _, want = gradients(plain, args)
+    _, usual = gradients(plain, single)
+    _, got = gradients(tiled, single)
+    for a, b, exact in zip(got, usual, want, strict=True):
         scale = exact.abs().max()
         assert (a - exact).abs().max() / scale < 3 * (b - exact).abs().max() / scale + 1e-6
 
@@ -84,7 +95,7 @@ def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "VALUES", 7 * 16)
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN
     try:
-        y, grads = gradients(lambda *a: tiled.word_norm(*a, None, None, 1e-5)[0], args)
+        y, grads = gradients(tiled, args)
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(t.isfinite().all() for t in (y, *grads))
@@ -93,11 +104,11 @@ def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_samples_shared_between_threads(threads: int) -> None:
     args = arguments(4, 6, 50, 3)
-    want, want_grads = gradients(lambda *a: composed.word_norm(*a, None, None, 1e-5), args)
+    want, want_grads = gradients(plain, args)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        y, grads = gradients(lambda *a: tiled.word_norm(*a, None, None, 1e-5)[0], args)
+        y, grads = gradients(tiled, args)
         assert torch.get_num_threads() == threads  # the workers' own setting is theirs alone
     finally:
         torch.set_num_threads(before)
@@ -112,10 +123,10 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        tiled.word_norm(*args, None, None, 1e-5)
+        tiled(*args)
         child = os.fork()
         if child == 0:
-            tiled.word_norm(*args, None, None, 1e-5)
+            tiled(*args)
             os._exit(17)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
     finally:
@@ -123,18 +134,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 
 
 def test_opcheck() -> None:
-    x, keys, gamma, beta, hidden = arguments(2, 3, 8, 4)
-    leaves = [t.requires_grad_() for t in (x, keys, gamma, beta)]
-    for mask, given in ((hidden, (None, None)), (None, (torch.zeros(3).double(), torch.ones(3).double()))):
-        torch.library.opcheck(tiled.word_norm, (*leaves, mask, *given, 1e-5))
-    mean, var = torch.zeros(3).double(), torch.ones(3).double()
-    plain = [t.detach() for t in leaves]
-    torch.library.opcheck(tiled.word_norm_backward, (x.detach(), *plain, hidden, mean, var, 1e-5, True))
-    pair = [torch.randn(2, 3).double().requires_grad_() for _ in range(2)]
-    for given in ((None, None), (mean, var)):
-        torch.library.opcheck(tiled_sentence.sentence_norm, (x, *pair, *given, 1e-5))
-    arguments_ = (x.detach(), x.detach(), pair[0].detach(), mean, var, 1e-5, True)
-    torch.library.opcheck(tiled_sentence.sentence_norm_backward, arguments_)
+    check_ops(torch.float64, "tiled")
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -160,10 +160,10 @@ def test_keeps_little_for_the_backward(cue: str, compiled: bool) -> None:
 def test_the_switch() -> None:
     small, large = torch.zeros(1, 2, 4), torch.zeros(1, 2, ops.WORTHWHILE)
     assert ops.get_path() == "auto"
-    assert not ops.runs_tiled(small)
-    assert ops.runs_tiled(large)
+    assert ops.choose(small) == "composed"
+    assert ops.choose(large) == "tiled"
     with ops.use("tiled"):
-        assert ops.runs_tiled(small)
+        assert ops.choose(small) == "tiled"
         for other in (
             small.half(),
             small.to("meta"),
@@ -171,12 +171,30 @@ def test_the_switch() -> None:
             torch.zeros(0, 2, 3),
             small.expand(3, 2, 4),
         ):
-            assert not ops.runs_tiled(other)
-    with ops.use("composed"):
-        assert not ops.runs_tiled(large)
+            assert ops.choose(other) == "composed"
+    for path in ("composed", "compiled", "reference"):
+        with ops.use(path):
+            assert ops.choose(large) == path
     assert ops.get_path() == "auto"
-    with pytest.raises(ValueError, match=r"path must be one of \('auto', 'composed', 'tiled'\), got 'fast'"):
+    with pytest.raises(ValueError, match=r"path must be one of \('auto', 'reference', .*\), got 'fast'"):
         ops.set_path("fast")
+
+
+@pytest.mark.parametrize("cue", CUES)
+@pytest.mark.parametrize("path", ["reference", "compiled"])
+def test_paths_that_only_say_how(path: ops.Path, cue: str) -> None:
+    torch._dynamo.reset()
+    layer = layer_of(cue, 5)
+    x, text = inputs_of(Case((3, 5, 4, 4), padded=True))
+    leaf = x.clone().requires_grad_()
+    with ops.use(path):
+        y = layer(leaf, text)
+    y.sin().sum().backward()
+    other = x.clone().requires_grad_()
+    want = oracle(layer, other, text)
+    want.sin().sum().backward()
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(leaf.grad, other.grad)
 
 
 @pytest.mark.parametrize("path", ["composed", "tiled"])
@@ -196,7 +214,7 @@ def test_vmap_and_functional_gradients(path: ops.Path) -> None:
 def test_auto_gives_what_composed_gives() -> None:
     layer = layer_of("both", 8, torch.float32)
     x, text = inputs_of(Case((3, 8, 80, 80), words=7, padded=True), torch.float32)
-    assert ops.runs_tiled(x)
+    assert ops.choose(x) == "tiled"
     results = []
     for path in ("auto", "composed"):
         leaf = x.clone().requires_grad_()

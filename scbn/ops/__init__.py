@@ -2,28 +2,37 @@
 
 | path | runs | backward | for |
 |---|---|---|---|
+| ``"reference"`` | the formula in einops, everything at full size | autograd, any number of times | comparing; slow |
 | ``"composed"`` | plain PyTorch operations | autograd, any number of times | every device, export, vmap, double backward |
+| ``"compiled"`` | the composed operations under ``torch.compile`` | compiled, once | devices without a path of their own |
 | ``"tiled"`` | a tile of positions at a time, in cache | by hand, attention recomputed; x is all it keeps | CPU, float32 and float64 |
+| ``"triton"`` | Triton kernels | the same | NVIDIA GPUs from sm_80, float32, bfloat16, float16; up to 127 words |
 
-``"auto"``, the default, takes ``"tiled"`` where it applies and is worth it, else ``"composed"``. All paths compute the same function and
-are tested against :mod:`scbn.reference`.
+``"auto"``, the default, takes ``"triton"`` or ``"tiled"`` where it applies (and, on the CPU, where x is large enough to
+gain), else ``"composed"``. Asking for a path by name takes it wherever it can run, however small the input; elsewhere
+``"composed"`` runs. All paths compute the same function and are tested against :mod:`scbn.reference`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Path = Literal["auto", "composed", "tiled"]
+Path = Literal["auto", "reference", "composed", "compiled", "tiled", "triton"]
 
 # Below this many values the overhead of a tile's operations outweighs the memory they save.
 WORTHWHILE = 1 << 17
+# One more than the words, and a power of two: the kernels keep a region's logits in registers.
+WORD_SLOTS = 128
 
 _path: Path = "auto"
+_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def get_path() -> Path:
@@ -32,9 +41,7 @@ def get_path() -> Path:
 
 
 def set_path(path: Path) -> None:
-    """Choose the implementation for the whole process: ``"auto"``, ``"composed"`` or ``"tiled"``.
-
-    ``"tiled"`` is taken wherever it can run, however small the input; elsewhere ``"composed"`` runs.
+    """Choose the implementation for the whole process: ``"auto"`` or one of the table above.
 
     Raises:
         ValueError: another name.
@@ -56,15 +63,37 @@ def use(path: Path) -> Iterator[None]:
         set_path(before)
 
 
-def runs_tiled(x: Tensor) -> bool:
-    """Whether the tiled path takes ``x`` (N, C, *spatial)."""
-    if _path == "composed" or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+def choose(x: Tensor, words: int = 1) -> Path:
+    """The path that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``."""
+    if _path == "reference":
+        return "reference"
+    fused = x.dim() >= 3 and x.numel() > 0 and not torch.compiler.is_exporting() and not _transformed()
+    if fused and _path in ("auto", "triton") and _runs_triton(x, words):
+        return "triton"
+    if fused and _path in ("auto", "tiled") and _runs_tiled(x) and (_path == "tiled" or x.numel() >= WORTHWHILE):
+        return "tiled"
+    if _path == "compiled" and not torch.compiler.is_compiling() and not _transformed():
+        return "compiled"
+    return "composed"
+
+
+def _runs_tiled(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
+
+
+def _runs_triton(x: Tensor, words: int) -> bool:
+    if not _TRITON or words >= WORD_SLOTS or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
-    if x.dim() < 3 or not x.is_contiguous() or x.numel() == 0:
+    if max(x[0].numel(), x[0, 0].numel() * 2 * WORD_SLOTS) >= 2**31:  # offsets within a sample are 32-bit
         return False
-    if torch.compiler.is_exporting() or _transformed():
-        return False
-    return _path == "tiled" or x.numel() >= WORTHWHILE
+    if x.device.type == "cuda":
+        return torch.version.cuda is not None and torch.cuda.get_device_properties(x.device).major >= 8
+    return x.device.type == "cpu" and _path == "triton" and interpreted()
+
+
+def interpreted() -> bool:
+    """Whether Triton was told to interpret its kernels, which lets them run, slowly, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _transformed() -> bool:

@@ -1,49 +1,39 @@
 """The word cue on the CPU: a tile of positions at a time, so that every temporary stays in cache.
 
-Forward: statistics, then one pass that reads x and writes y. Backward: attention is recomputed; one pass reads x and dy
-and writes dx, and another adds the statistics' share, ``k1 + k2 x`` per channel: with the tables' gradients known, mean
-and mean product of the normalised gradient are sums over T rows, not over positions. Kept for backward: x, the tables,
-two numbers a channel.
+The backward writes dx in the pass that sums the tables' gradients; a second adds the statistics' share,
+``k1 + k2 x`` per channel: with the tables' gradients known, mean and mean product of the normalised gradient are sums
+over T rows, not over positions.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from scbn.ops import composed
+from scbn.ops.composed import hidden_words
 from scbn.ops.tiles import each_sample, fit, statistics, tile_width
 
+__all__ = ["backward", "forward", "statistics"]
 
-@torch.library.custom_op("scbn::tiled_word_norm", mutates_args=())
-def word_norm(
+
+def forward(
     x: Tensor,
     keys: Tensor,
     gamma: Tensor,
     beta: Tensor,
-    hidden: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
+    own_gamma: Tensor,
+    own_beta: Tensor,
+    padding: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y = xhat (sum_t a_t gamma_t) + sum_t a_t beta_t.
-
-    Args:
-        x: (N, C, P); keys, gamma, beta: (N, T, C), the norm's own scale and shift within the tables.
-        hidden: (N, T) bool, words without weight; at least one word of each caption is not hidden.
-        mean, var: (C,), statistics to use; ``None``: those of the batch.
-        eps: added to the variance.
-
-    Returns:
-        y, and the mean and biased variance it was normalised with.
-    """
-    if mean is None or var is None:
-        mean, var = statistics(x)
-    else:
-        mean, var = mean.clone(), var.clone()
-    rstd = (var + eps).rsqrt()
+    scale: float,
+) -> Tensor:
+    """y of :func:`scbn.ops.fused_word.word_norm`."""
+    keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
+    hidden, rstd = hidden_words(padding), (var + eps).rsqrt()
     # The statistics go into the tables: y = x (a' G) + a' B, and xhat is never built.
     scales = (gamma * rstd).mT.contiguous()
     shifts = (beta - gamma * (rstd * mean)).mT.contiguous()
@@ -61,31 +51,27 @@ def word_norm(
             y[i, :, start : start + tile] = s
 
     each_sample(sample, x.shape[0])
-    return y, mean, var
+    return y
 
 
-@word_norm.register_fake
-def _(x, keys, gamma, beta, hidden, mean, var, eps):
-    channels = x.new_empty(x.shape[1])
-    return torch.empty_like(x), channels, torch.empty_like(channels)
-
-
-@torch.library.custom_op("scbn::tiled_word_norm_backward", mutates_args=())
-def word_norm_backward(
+def backward(
     dy: Tensor,
     x: Tensor,
     keys: Tensor,
     gamma: Tensor,
     beta: Tensor,
-    hidden: Tensor | None,
+    own_gamma: Tensor,
+    own_beta: Tensor,
+    padding: Tensor | None,
     mean: Tensor,
     var: Tensor,
     eps: float,
-    of_batch: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, keys, gamma and beta; ``of_batch``: mean and variance are x's own."""
-    dy = dy.contiguous()
-    rstd = (var + eps).rsqrt()
+    scale: float,
+    joint: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, ...]:
+    """Gradients as :func:`scbn.ops.fused_word.word_norm_backward`; ``joint`` is None where the statistics are given."""
+    keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
+    hidden, rstd = hidden_words(padding), (var + eps).rsqrt()
     scales = gamma * rstd
     scales_t = scales.mT.contiguous()
     dx = torch.empty_like(x)
@@ -113,10 +99,11 @@ def word_norm_backward(
 
     each_sample(sample, x.shape[0])
     dgamma.mul_(rstd)
-    if of_batch:
+    if joint is not None:
         count = x.shape[0] * x.shape[2]
-        mean_d = (scales * dbeta).sum((0, 1)) / count
-        slope = (scales * dgamma).sum((0, 1)) / count * rstd
+        means = torch.stack([(gamma * dbeta).sum((0, 1)), (gamma * dgamma).sum((0, 1))]) / count
+        mean_d, mean_dx = joint(means) * rstd
+        slope = mean_dx * rstd
         offset = slope * mean - mean_d
 
         def add(i: int) -> None:
@@ -125,35 +112,34 @@ def word_norm_backward(
                 part.addcmul_(x[i, :, start : start + tile], slope[:, None], value=-1).add_(offset[:, None])
 
         each_sample(add, x.shape[0])
-    return dx, dkeys, dgamma, dbeta
+    over = (0, 1) if own_gamma.dim() == 1 else 1
+    own = torch.stack((dgamma.sum(over), dbeta.sum(over)))
+    dkeys.mul_(scale)
+    if padding is not None:
+        # An empty caption's softmax has nothing but padding: its own scale and shift learn, its words do not.
+        for table in (dkeys, dgamma, dbeta):
+            table.masked_fill_(padding[:, :, None], 0)
+    return dx, dkeys, dgamma, dbeta, own
 
 
-@word_norm_backward.register_fake
-def _(dy, x, keys, gamma, beta, hidden, mean, var, eps, of_batch):
-    return torch.empty_like(x), torch.empty_like(keys), torch.empty_like(gamma), torch.empty_like(beta)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, keys, gamma, beta, hidden, mean, _, eps = inputs
-    _, used_mean, used_var = output
-    ctx.mark_non_differentiable(used_mean, used_var)
-    ctx.save_for_backward(x, keys, gamma, beta, hidden, used_mean, used_var)
-    ctx.eps, ctx.of_batch = eps, mean is None
-
-
-def _backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    x, keys, gamma, beta, hidden, mean, var = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        # Someone differentiates the gradient: by operations that autograd knows.
-        given = (None, None) if ctx.of_batch else (mean, var)
-        tensors, rest = (x, keys, gamma, beta), (hidden, *given, ctx.eps)
-        found = composed.differentiable_gradients(composed.word_norm, tensors, rest, dy)
-        return *found, None, None, None, None
-    grads = word_norm_backward(dy, x, keys, gamma, beta, hidden, mean, var, ctx.eps, ctx.of_batch)
-    return *grads, None, None, None, None
-
-
-word_norm.register_autograd(_backward, setup_context=_setup)
+def _tables(
+    x: Tensor,
+    keys: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    own_gamma: Tensor,
+    own_beta: Tensor,
+    padding: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys with the scale in them, and tables with the norm's own scale and shift in every row: weights sum to one."""
+    if padding is not None:
+        keys, gamma, beta = (t.masked_fill(padding[:, :, None], 0) for t in (keys, gamma, beta))
+    gamma, beta = (
+        table.to(x.dtype) + (own if own.dim() == 1 else own[:, None]).to(x.dtype)
+        for table, own in ((gamma, own_gamma), (beta, own_beta))
+    )
+    return keys.to(x.dtype) * scale, gamma, beta
 
 
 def _attend(keys: Tensor, part: Tensor, hidden: Tensor | None, out: Tensor) -> Tensor:

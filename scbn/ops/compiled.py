@@ -1,0 +1,29 @@
+"""The composed modulation under torch.compile, for devices that no path of their own serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scbn.ops import composed
+
+
+def sentence_modulate(*args: Any) -> Tensor:
+    """:func:`scbn.ops.composed.sentence_modulate`, compiled at its first call."""
+    return _compiled(composed.sentence_modulate)(*args)
+
+
+def word_modulate(*args: Any) -> Tensor:
+    """:func:`scbn.ops.composed.word_modulate`, compiled at its first call."""
+    return _compiled(composed.word_modulate)(*args)
+
+
+def _compiled(function: Any) -> Any:
+    if function not in _cache:
+        _cache[function] = torch.compile(function, fullgraph=True, dynamic=True)
+    return _cache[function]
+
+
+_cache: dict[Any, Any] = {}

@@ -1,0 +1,119 @@
+"""What every launch of a Triton kernel needs: block sizes, how the work is cut, and the statistics both cues start from."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false
+# Triton adds launch options to a kernel's signature and indexes tensors by None; its types know neither.
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from scbn import ops
+from scbn.ops.triton_kernels import statistics_merge, statistics_partial
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of x (N, C, P), in float32."""
+    samples, channels, positions = x.shape
+    block_c = min(4 if x.stride(2) == 1 else 64, triton.next_power_of_2(channels))
+    block_p = min(triton.next_power_of_2(positions), 4096 // block_c)
+    length, chunks = cut(positions, block_p, samples * triton.cdiv(channels, block_c), x.device)
+    parts = samples * chunks
+    mean, squares = x.new_empty((2, parts, channels), dtype=torch.float32)
+    out_mean, out_var = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
+    with on(x.device):
+        statistics_partial[(parts, triton.cdiv(channels, block_c))](
+            x, mean, squares, positions, channels, length, chunks, x.stride(0), x.stride(2), x.stride(1),
+            BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        )  # fmt: skip
+        statistics_merge[(triton.cdiv(channels, 16),)](
+            mean, squares, out_mean, out_var, parts, positions, channels, length, chunks,
+            BLOCK_S=128, BLOCK_C=16, num_warps=4,
+        )  # fmt: skip
+    return out_mean, out_var
+
+
+def cut(positions: int, block: int, others: int, device: torch.device) -> tuple[int, int]:
+    """Length, a multiple of ``block``, and number of the chunks of a sample, so that every multiprocessor has work.
+
+    ``others``: into how many programs the work is cut along the other axes already.
+    """
+    wanted = max(1, 4 * multiprocessors(device) // others)
+    length = block * triton.cdiv(triton.cdiv(positions, wanted), block)
+    return length, triton.cdiv(positions, length)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many programs run side by side; interpreted, a few, so that several chunks are met."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """The GPU's compute capability; interpreted, that of a recent one."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+
+
+def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+class Block(NamedTuple):
+    """The tile of a program and the warps that share it."""
+
+    positions: int
+    channels: int
+    warps: int
+
+
+# Of each kind of product and number of word slots: the blocks of word_apply, word_reduce and word_dx. Chosen so that no
+# register is spilled on sm_80 and sm_90 (tests/test_triton_offline.py), with as much in flight as that allows. The
+# exception: 128 slots spill up to 64 bytes in tf32x3 and 8 in bf16.
+_BLOCKS = {
+    ("bf16", 16): (Block(128, 64, 8), Block(128, 64, 8), Block(128, 64, 8)),
+    ("bf16", 32): (Block(64, 64, 4), Block(64, 64, 8), Block(64, 64, 4)),
+    ("bf16", 64): (Block(32, 64, 8), Block(32, 64, 8), Block(32, 64, 8)),
+    ("bf16", 128): (Block(32, 32, 8), Block(32, 32, 8), Block(32, 32, 8)),
+    ("tf32", 32): (Block(64, 32, 4), Block(64, 64, 8), Block(64, 32, 4)),
+    ("tf32x3", 16): (Block(128, 32, 8), Block(64, 16, 8), Block(128, 32, 8)),
+    ("tf32x3", 32): (Block(64, 32, 4), Block(64, 16, 4), Block(64, 16, 4)),
+    ("tf32x3", 64): (Block(32, 16, 8), Block(32, 16, 8), Block(32, 16, 8)),
+    ("tf32x3", 128): (Block(32, 16, 8), Block(32, 16, 8), Block(32, 16, 8)),
+}
+# Where sm_80, which has no products from shared memory, needs smaller ones.
+_BLOCKS_80 = {("tf32", 32): (Block(64, 32, 4), Block(32, 32, 8), Block(64, 32, 4))}
+
+
+def word_blocks(
+    words: int, channels: int, kind: str, capability: tuple[int, int]
+) -> tuple[int, tuple[Block, Block, Block]]:
+    """Word slots, one at least beyond the words, and the blocks of word_apply, word_reduce and word_dx."""
+    slots = max(16, triton.next_power_of_2(words + 1))
+    found = _BLOCKS_80.get((kind, slots)) if capability < (9, 0) else None
+    found = found or _BLOCKS.get((kind, slots)) or _BLOCKS["tf32x3", slots]
+    most = max(16, triton.next_power_of_2(channels))
+    apply, reduce, dx = (block._replace(channels=min(block.channels, most)) for block in found)
+    return slots, (apply, reduce, dx)
+
+
+def product_kind(x: Tensor) -> str:
+    """How products are computed: ``"bf16"``, or for all else as the user's matmul setting allows.
+
+    Float16 goes through float32 because a product of a scaled gradient and xhat may exceed its range.
+    """
+    if x.dtype == torch.bfloat16 and not ops.interpreted():  # whose bfloat16 arithmetic is wrong
+        return "bf16"
+    fast = x.dtype == torch.float16 or (x.is_cuda and torch.backends.cuda.matmul.allow_tf32)
+    return "tf32" if fast else "tf32x3"
+
+
+def product_settings(kind: str) -> dict[str, Any]:
+    """The kernels' compile-time arguments for a kind of product."""
+    if kind == "bf16":
+        return {"DOT": tl.bfloat16, "PRECISION": "ieee"}
+    return {"DOT": tl.float32, "PRECISION": kind}

@@ -1,0 +1,74 @@
+"""The sentence cue by Triton kernels: as many passes over maps as plain batch norm, and nothing else of their size."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false
+# Triton adds launch options to a kernel's signature and indexes tensors by None; its types know neither.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import triton
+from torch import Tensor
+
+from scbn.ops.triton_launch import cut, on, statistics
+from scbn.ops.triton_sentence_kernels import sentence_apply, sentence_dx, sentence_finish, sentence_reduce
+
+__all__ = ["backward", "forward", "statistics"]
+
+
+def forward(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """y of :func:`scbn.ops.fused_sentence.sentence_norm`."""
+    samples, channels, positions = x.shape
+    block_p, block_c = _blocks(x)
+    y = torch.empty_like(x)
+    with on(x.device):
+        sentence_apply[(triton.cdiv(positions, block_p), triton.cdiv(channels, block_c), samples)](
+            x, y, gamma.contiguous(), beta.contiguous(), mean, var, eps,
+            positions, channels, x.stride(0), x.stride(2), x.stride(1), BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        )  # fmt: skip
+    return y
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    gamma: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    joint: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients as :func:`scbn.ops.fused_sentence.sentence_norm_backward`; ``joint`` is None where statistics are given."""
+    samples, channels, positions = x.shape
+    gamma = gamma.contiguous()
+    block_p, block_c = _blocks(x)
+    length, chunks = cut(positions, block_p, samples * triton.cdiv(channels, block_c), x.device)
+    sums = x.new_empty((samples, chunks, 2, channels), dtype=torch.float32)
+    dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(gamma)
+    means = sums.new_empty((2, channels))
+    strides = x.stride(0), x.stride(2), x.stride(1)
+    with on(x.device):
+        sentence_reduce[(samples * chunks, triton.cdiv(channels, block_c))](
+            x, dy, mean, var, eps, sums, positions, channels, length, chunks, *strides,
+            BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        )  # fmt: skip
+        sentence_finish[(triton.cdiv(channels, 16),)](
+            sums, gamma, dgamma, dbeta, means, samples, chunks, channels, 1 / (samples * positions),
+            BLOCK_S=32, BLOCK_C=16, num_warps=4,
+        )  # fmt: skip
+        if joint is not None:
+            means = joint(means)
+        sentence_dx[(triton.cdiv(positions, block_p), triton.cdiv(channels, block_c), samples)](
+            x, dy, dx, gamma, mean, var, means, eps, positions, channels, *strides,
+            BLOCK_P=block_p, BLOCK_C=block_c, OF_BATCH=joint is not None, num_warps=4,
+        )  # fmt: skip
+    return dx, dgamma, dbeta
+
+
+def _blocks(x: Tensor) -> tuple[int, int]:
+    """Positions and channels of a tile: long where memory runs, 4,096 values at most."""
+    along, across = (2, 1) if x.stride(2) == 1 else (1, 2)
+    long = min(triton.next_power_of_2(x.shape[along]), 512)
+    short = min(triton.next_power_of_2(x.shape[across]), 4096 // long, 64)
+    return (long, short) if along == 2 else (short, long)
