@@ -3,91 +3,119 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import fnmatch
 import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from typing import Any, Literal
 
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks.plot import plot, ratios
-from benchmarks.run import Row, Shape, measure
+from benchmarks.contenders import CONTENDERS, YARDSTICK
+from benchmarks.generator import measure_generator
+from benchmarks.growth import growth
+from benchmarks.report import table, write
+from benchmarks.run import DTYPES, Row, Setting, Shape, measure
+from benchmarks.timing import copy_bandwidth
+
+SHAPES: dict[str, tuple[Shape, ...]] = {
+    "cpu": ((8, 64, 128, 128), (16, 128, 64, 64), (4, 64, 256, 256)),
+    "cuda": ((20, 64, 256, 256), (20, 128, 128, 128), (20, 256, 64, 64)),
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time the layers on the CPU against plain BatchNorm2d and against the formula as written."""
+    """Time the layers against plain BatchNorm2d, the formula as written, and other conditional norms."""
 
-    shapes: tuple[Shape, ...] = ((8, 64, 128, 128), (16, 128, 64, 64), (4, 64, 256, 256))
-    """Of x: samples, channels, height, width."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    shapes: tuple[Shape, ...] = ()
+    """Of x: samples, channels, height, width; by default what suits the device."""
+    contenders: tuple[str, ...] = ("*",)
+    """Names or patterns; the yardstick always runs."""
     words: int = 18
     rounds: int = 9
     threads: int = 1
+    growth: bool = False
+    """Also measure how a step grows with T, C, H and N."""
+    generator: bool = False
+    """Also measure the whole generator at 64, 128 and 256 px."""
     quick: bool = False
-    """One small shape and three rounds: within a minute."""
+    """One small shape, three rounds and the contenders that matter most: within a minute."""
     out: Path = Path("runs/benchmarks")
-    """Folder for results.json and results.png."""
+    """Folder for results.json, results.csv and the pictures."""
 
 
 def main() -> int:
-    """Run, print the table, write JSON and picture."""
+    """Run, print the table, write JSON, CSV and pictures."""
     options = tyro.cli(Options, prog="python -m benchmarks")
+    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        print("--device cuda: torch sees no GPU here; leave the option out to use the CPU", file=sys.stderr)
+        return 2
+    chosen = [c for c in CONTENDERS if c.name == YARDSTICK or _matches(c.name, options.contenders)]
+    if len(chosen) == 1 and YARDSTICK not in options.contenders:
+        names = "\n  ".join(c.name for c in CONTENDERS)
+        print(
+            f"--contenders {' '.join(options.contenders)}: no such contender; there are\n  {names}",
+            file=sys.stderr,
+        )
+        return 2
     if options.quick:
         options = dataclasses.replace(options, shapes=((4, 64, 64, 64),), rounds=3)
+        chosen = [c for c in chosen if c.cost == 0]
     torch.set_num_threads(options.threads)
+    setting = Setting(device, options.dtype, options.words, options.rounds, options.threads)
     console = Console()
     rows: list[Row] = []
-    with console.status("starting") as status:
-        for shape in options.shapes:
-            rows += measure(
-                shape, options.words, options.rounds, lambda s, shape=shape: status.update(f"{shape}: {s}")
-            )
-    console.print(table(rows))
-    options.out.mkdir(parents=True, exist_ok=True)
-    about = {
-        "machine": machine(),
+    generator: list[Row] = []
+    panels: dict[str, list[tuple[int, Row]]] = {}
+    progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console)
+    with progress:
+        task = progress.add_task("the machine's copy bandwidth", total=None)
+
+        def say(text: str) -> None:
+            progress.update(task, description=text)
+
+        limit = copy_bandwidth(device, options.threads)
+        for shape in options.shapes or SHAPES[device]:
+            rows += measure(shape, chosen, setting, lambda s, shape=shape: say(f"{shape}: {s}"))
+        if options.generator:
+            samples, channels = (20, 32) if device == "cuda" else (2, 32)
+            generator = measure_generator(setting, samples, channels, say)
+        if options.growth:
+            panels = growth(setting, say)
+    about: dict[str, Any] = {
+        "machine": machine(device),
         "torch": torch.__version__,
         "commit": commit(),
-        "threads": options.threads,
-        "words": options.words,
-        "rounds": options.rounds,
-        "dtype": "float32",
+        **dataclasses.asdict(setting),
         "allocator": "default",
+        "copy_bytes_per_second": limit,
     }
-    content = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
-    (options.out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    title = (
-        f"{about['machine']}, {options.threads} thread(s), torch {torch.__version__}, T = {options.words}, float32"
-    )
-    plot(rows, options.out / "results.png", title)
-    console.print(f"done: look at results.png and results.json in {options.out.resolve()}")
+    itemsize = DTYPES[options.dtype].itemsize
+    console.print(table(rows, itemsize, limit))
+    if generator:
+        console.print(table(generator, itemsize, limit, base="generator, plain"))
+    write(options.out, about, rows, generator, panels, itemsize)
+    console.print(f"done: look at results.png, bandwidth.png and results.csv in {options.out.resolve()}")
     return 0
 
 
-def table(rows: list[Row]) -> Table:
-    """Medians over rounds of the ratio to BatchNorm2d in the same round, with the range."""
-    result = Table("shape", "contender", "step / BN", "inference / BN", "kept / |x|", "error to oracle")
-    for row in rows:
-        base = next(r for r in rows if r.shape == row.shape and r.contender == "BatchNorm2d")
-        size = 4 * torch.Size(row.shape).numel()
-        cells = [_spread(ratios(row, base, what)) for what in ("step", "inference")]
-        error = "" if row.error is None else f"{row.error:.0e}"
-        result.add_row("x".join(map(str, row.shape)), row.contender, *cells, f"{row.kept / size:.2f}", error)
-    return result
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _spread(values: list[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def machine() -> str:
-    """The processor's name, where the system tells."""
+def machine(device: str) -> str:
+    """The GPU's or the processor's name, where the system tells."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         names = [

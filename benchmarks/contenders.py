@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scbn import SentenceSCBN, TextFeatures, WordSCBN, ops
+from benchmarks import relatives
+from benchmarks.relatives import Call, Layer
+from scbn import TextFeatures, WordSCBN, ops
 
-Call = Callable[[Tensor, TextFeatures], Tensor]
+YARDSTICK = "BatchNorm2d"
 
 
 @dataclass(frozen=True)
@@ -19,24 +21,27 @@ class Contender:
 
     Args:
         name: in tables.
-        same_as: ``"word"`` or ``"sentence"`` where it must agree with that oracle, ``None`` for the yardstick.
+        same_as: ``"word"`` or ``"sentence"`` where it must agree with that oracle, ``None`` for what computes
+            something else: the yardstick and the relatives.
         make: from the layer whose parameters it uses.
         compiled: run under torch.compile.
+        cost: how long it takes, roughly: 0 runs in ``--quick`` too, 1 does not.
     """
 
     name: str
     same_as: str | None
-    make: Callable[[WordSCBN | SentenceSCBN], Call]
+    make: Callable[[Layer], Call]
     compiled: bool = False
+    cost: int = 0
 
 
-def _plain(layer: WordSCBN | SentenceSCBN) -> Call:
+def _plain(layer: Layer) -> Call:
     bn = nn.BatchNorm2d(layer.num_features).to(next(layer.parameters())).train(layer.training)
     return lambda x, text: bn(x)
 
 
-def _own(path: ops.Path) -> Callable[[WordSCBN | SentenceSCBN], Call]:
-    def make(layer: WordSCBN | SentenceSCBN) -> Call:
+def _own(path: ops.Path) -> Callable[[Layer], Call]:
+    def make(layer: Layer) -> Call:
         def call(x: Tensor, text: TextFeatures) -> Tensor:
             with ops.use(path):
                 return layer(x, text)
@@ -46,54 +51,63 @@ def _own(path: ops.Path) -> Callable[[WordSCBN | SentenceSCBN], Call]:
     return make
 
 
-def _layer(layer: WordSCBN | SentenceSCBN) -> Call:
+def _layer(layer: Layer) -> Call:
     return layer
 
 
-def _formula(layer: WordSCBN | SentenceSCBN) -> Call:
+def _formula(layer: Layer) -> Call:
     """The paper's lines one after the other: attention, embedding, heads at every position."""
     assert isinstance(layer, WordSCBN)
 
     def call(x: Tensor, text: TextFeatures) -> Tensor:
         assert text.words is not None
-        keys = layer.word_proj(text.words)
+        keys = layer.word_proj(text.words).to(x.dtype)
         regions = x.flatten(2).mT
         vse = (regions @ keys.mT).softmax(2) @ keys
-        return _modulate(layer, x, layer.to_gamma(vse), layer.to_beta(vse))
+        return _modulate(layer, x, vse)
 
     return call
 
 
-def _sdpa(layer: WordSCBN | SentenceSCBN) -> Call:
+def _sdpa(layer: Layer) -> Call:
     """The same with PyTorch's fused attention."""
     assert isinstance(layer, WordSCBN)
 
     def call(x: Tensor, text: TextFeatures) -> Tensor:
         assert text.words is not None
-        keys = layer.word_proj(text.words)
+        keys = layer.word_proj(text.words).to(x.dtype)
         vse = F.scaled_dot_product_attention(x.flatten(2).mT, keys, keys, scale=1.0)
-        return _modulate(layer, x, layer.to_gamma(vse), layer.to_beta(vse))
+        return _modulate(layer, x, vse)
 
     return call
 
 
-def _modulate(layer: WordSCBN, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+def _modulate(layer: WordSCBN, x: Tensor, vse: Tensor) -> Tensor:
+    gamma, beta = (
+        F.linear(vse, head.weight.to(vse.dtype), head.bias.to(vse.dtype))
+        for head in (layer.to_gamma, layer.to_beta)
+    )
     bn = layer.bn
-    training = bn.training
-    xhat = F.batch_norm(x, bn.running_mean, bn.running_var, None, None, training, bn.momentum or 0.0, bn.eps)
-    scale = bn.weight[:, None] + gamma.mT
-    shift = bn.bias[:, None] + beta.mT
+    xhat = F.batch_norm(x, bn.running_mean, bn.running_var, None, None, bn.training, bn.momentum or 0.0, bn.eps)
+    scale = bn.weight[:, None].to(x.dtype) + gamma.mT
+    shift = bn.bias[:, None].to(x.dtype) + beta.mT
     return xhat * scale.reshape(x.shape) + shift.reshape(x.shape)
 
 
 CONTENDERS = (
-    Contender("BatchNorm2d", None, _plain),
+    Contender(YARDSTICK, None, _plain),
+    Contender("BatchNorm2d, compiled", None, _plain, compiled=True),
     Contender("SentenceSCBN", "sentence", _layer),
     Contender("WordSCBN", "word", _layer),
-    Contender("WordSCBN, composed", "word", _own("composed")),
     Contender("WordSCBN, in a compiled model", "word", _layer, compiled=True),
+    Contender("WordSCBN, composed", "word", _own("composed")),
+    Contender("WordSCBN, composed, compiled", "word", _own("composed"), compiled=True, cost=1),
     Contender("formula as written", "word", _formula),
     Contender("formula as written, compiled", "word", _formula, compiled=True),
-    Contender("attention by SDPA", "word", _sdpa),
-    Contender("attention by SDPA, compiled", "word", _sdpa, compiled=True),
+    Contender("attention by SDPA", "word", _sdpa, cost=1),
+    Contender("attention by SDPA, compiled", "word", _sdpa, compiled=True, cost=1),
+    Contender("class-conditional BN", None, relatives.class_conditional, cost=1),
+    Contender("affine after the norm", None, relatives.affine_after_norm, cost=1),
+    Contender("spatially masked affine", None, relatives.masked_affine, cost=1),
+    Contender("attention once, then 1x1", None, relatives.attention_once, cost=1),
 )

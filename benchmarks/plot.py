@@ -1,4 +1,4 @@
-"""Cost as a multiple of plain batch norm, with the spread."""
+"""Pictures: cost as a multiple of plain batch norm, bandwidth against the machine's, and how cost grows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import ScalarFormatter
 
-from benchmarks.run import Row
+from benchmarks.contenders import YARDSTICK
+from benchmarks.run import Row, Shape
+
+# Passes over x that a step cannot do without: read for statistics, read, write; read x and dy twice, write dx.
+FLOOR = {"step": 8, "inference": 2}
 
 
 def ratios(row: Row, base: Row, what: str) -> list[float]:
@@ -19,25 +24,73 @@ def ratios(row: Row, base: Row, what: str) -> list[float]:
     return [a / b for a, b in zip(getattr(row, what), getattr(base, what), strict=True)]
 
 
-def plot(rows: list[Row], path: Path, title: str) -> None:
+def yardstick(rows: list[Row], row: Row, what: str) -> Row:
+    """The batch norm that a row is compared with: eager or compiled, whichever is faster at its shape."""
+    plain = [
+        r for r in rows if r.shape == row.shape and r.words == row.words and r.contender.startswith(YARDSTICK)
+    ]
+    return min(plain, key=lambda r: median(getattr(r, what)))
+
+
+def plot_ratios(rows: list[Row], path: Path, title: str) -> None:
     """A panel for step and one for inference; a bar is the median over rounds, the line spans all rounds."""
+
+    def values(row: Row, what: str) -> list[float]:
+        return ratios(row, yardstick(rows, row, what), what)
+
+    _bars(rows, values, "as a multiple of the faster BatchNorm2d", path, title, reference=1.0)
+
+
+def plot_bandwidth(rows: list[Row], path: Path, title: str, itemsize: int, limit: float) -> None:
+    """The bytes that batch norm cannot do without, over the time taken, against what a copy reaches on this machine."""
+
+    def values(row: Row, what: str) -> list[float]:
+        size = itemsize * _volume(row.shape)
+        return [FLOOR[what] * size / t / 1e9 for t in getattr(row, what)]
+
+    _bars(rows, values, "GB/s of the floor of bytes (gray: a copy)", path, title, reference=limit / 1e9)
+
+
+def plot_growth(panels: dict[str, list[tuple[int, Row]]], path: Path, title: str) -> None:
+    """Milliseconds of a step against T, C, H and N, one panel each; the band spans all rounds."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False)
+    for axis, (name, points) in zip(axes[0], panels.items(), strict=True):
+        for contender in dict.fromkeys(row.contender for _, row in points):
+            mine = [(at, row) for at, row in points if row.contender == contender]
+            at = [value for value, _ in mine]
+            (line,) = axis.plot(at, [1e3 * median(row.step) for _, row in mine], marker="o", ms=3, label=contender)
+            low, high = ([1e3 * pick(row.step) for _, row in mine] for pick in (min, max))
+            axis.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.set_xticks(list(dict.fromkeys(at for at, _ in points)))
+        axis.get_xaxis().set_major_formatter(ScalarFormatter())
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+    axes[0][0].set_ylabel("step, ms")
+    axes[0][0].legend(fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout(pad=0.7)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _bars(rows: list[Row], values, label: str, path: Path, title: str, reference: float) -> None:
     shapes = list(dict.fromkeys(row.shape for row in rows))
     names = list(dict.fromkeys(row.contender for row in rows))
-    figure, axes = plt.subplots(1, 2, figsize=(12, 0.3 * len(names) * len(shapes) + 1.4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(12, 0.26 * len(names) * len(shapes) + 1.4), sharey=True)
     for axis, what in zip(axes, ("step", "inference"), strict=True):
         for s, shape in enumerate(shapes):
             mine = {row.contender: row for row in rows if row.shape == shape}
-            base = mine["BatchNorm2d"]
             for i, name in enumerate(names):
-                values = ratios(mine[name], base, what)
+                found = values(mine[name], what)
                 y = i + (s - (len(shapes) - 1) / 2) * 0.8 / len(shapes)
-                bar = axis.barh(y, median(values), 0.75 / len(shapes), color=f"C{s}")
-                axis.hlines(y, min(values), max(values), color="black", linewidth=1)
+                bar = axis.barh(y, median(found), 0.75 / len(shapes), color=f"C{s}")
+                axis.hlines(y, min(found), max(found), color="black", linewidth=1)
                 if i == 0:
                     bar.set_label("x".join(map(str, shape)))
-                axis.text(max(values), y, f" {median(values):.2f}", va="center", fontsize=6)
-        axis.axvline(1, color="gray", linewidth=0.8)
-        axis.set_title(f"{what}, as a multiple of BatchNorm2d", fontsize=9)
+                axis.text(max(found), y, f" {median(found):.3g}", va="center", fontsize=6)
+        axis.axvline(reference, color="gray", linewidth=0.8)
+        axis.set_title(f"{what}: {label}", fontsize=9)
         axis.grid(axis="x", alpha=0.25)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     axes[0].invert_yaxis()
@@ -46,3 +99,8 @@ def plot(rows: list[Row], path: Path, title: str) -> None:
     figure.tight_layout(pad=0.7)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _volume(shape: Shape) -> int:
+    n, c, h, w = shape
+    return n * c * h * w

@@ -3,76 +3,97 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from benchmarks.contenders import CONTENDERS, Call, Contender
+from benchmarks.contenders import Contender
+from benchmarks.relatives import Call, Layer
+from benchmarks.timing import seconds
 from scbn import SentenceSCBN, TextFeatures, WordSCBN, reference
 
 Shape = tuple[int, int, int, int]
 DIM = 256
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Of what rounding of the dtype explains, for an output or gradient against its largest value.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 1e-2}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how everything runs."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    words: int = 18
+    rounds: int = 9
+    threads: int = 1
 
 
 @dataclass
 class Row:
-    """A contender at a shape: seconds of each round, and bytes kept for the backward."""
+    """A contender at a shape: seconds of each round, bytes kept for the backward, and on a GPU the peak of a step."""
 
     contender: str
     shape: Shape
+    words: int = 18
     error: float | None = None
     step: list[float] = field(default_factory=list)
     inference: list[float] = field(default_factory=list)
     kept: int = 0
+    peak: int | None = None
 
 
-def layers(channels: int) -> dict[str, WordSCBN | SentenceSCBN]:
+def layers(channels: int, device: str = "cpu") -> dict[str, Layer]:
     """One layer for each oracle, away from its initial values."""
-    built: dict[str, WordSCBN | SentenceSCBN] = {
-        "word": WordSCBN(channels, DIM),
-        "sentence": SentenceSCBN(channels, DIM),
-    }
+    built: dict[str, Layer] = {"word": WordSCBN(channels, DIM), "sentence": SentenceSCBN(channels, DIM)}
     with torch.no_grad():
         for layer in built.values():
             for parameter in layer.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
-    return built
+    return {name: layer.to(device) for name, layer in built.items()}
 
 
-def text_of(samples: int, words: int) -> TextFeatures:
+def text_of(samples: int, words: int, device: str = "cpu") -> TextFeatures:
     """Captions of random features."""
-    return TextFeatures(torch.randn(samples, DIM), torch.randn(samples, words, DIM))
+    text = TextFeatures(torch.randn(samples, DIM), torch.randn(samples, words, DIM))
+    return TextFeatures(*(None if t is None else t.to(device) for t in text))
 
 
-def gate(contender: Contender, words: int) -> float:
+def gate(contender: Contender, words: int, device: str = "cpu", dtype: str = "float32") -> float:
     """The largest relative error of output and gradients against the float64 oracle, on a small map.
 
     Raises:
-        ValueError: it is more than float32 rounding explains.
+        ValueError: it is more than rounding explains.
     """
     assert contender.same_as is not None
     torch.manual_seed(1)
+    kind = DTYPES[dtype]
     layer = layers(16)[contender.same_as]
-    x, text = torch.randn(3, 16, 24, 20) * 1.5 + 0.5, text_of(3, words)
-    weight = torch.randn_like(x)
+    x, text = (torch.randn(3, 16, 24, 20) * 1.5 + 0.5).to(kind), text_of(3, words)
+    weight = torch.randn(x.shape).to(kind)
 
     exact = copy.deepcopy(layer).double()
-    call = _compiled(contender.make(layer)) if contender.compiled else contender.make(layer)
-    got = _gradients(call, x, text, weight, list(layer.parameters()))
     exact_text = TextFeatures(*(None if t is None else t.double() for t in text))
     want = _gradients(_oracle(exact), x.double(), exact_text, weight.double(), list(exact.parameters()))
+    layer = layer.to(device)
+    call = _compiled(contender.make(layer)) if contender.compiled else contender.make(layer)
+    text = TextFeatures(*(None if t is None else t.to(device) for t in text))
+    got = _gradients(call, x.to(device), text, weight.to(device), list(layer.parameters()))
+    # float32's tolerance is for relative errors; half precision has cancelling sums that are small by chance.
+    floor = 1e-3 if kind == torch.float32 else 1.0
     errors = [
-        float((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-3)) for a, b in zip(got, want, strict=True)
+        float((a.cpu().double() - b).abs().max() / b.abs().max().clamp(min=floor))
+        for a, b in zip(got, want, strict=True)
     ]
-    if not max(errors) < 1e-3:
+    if not max(errors) < TOLERANCE[dtype]:
         raise ValueError(f"{contender.name} disagrees with the oracle: relative errors {errors}")
     return max(errors)
 
 
-def _oracle(layer: WordSCBN | SentenceSCBN) -> Call:
+def _oracle(layer: Layer) -> Call:
     parameters = dict(layer.named_parameters())
 
     def call(x: Tensor, text: TextFeatures) -> Tensor:
@@ -92,37 +113,63 @@ def _gradients(
     return [y.detach(), *torch.autograd.grad((y * weight).sum(), [x, *parameters])]
 
 
-def measure(shape: Shape, words: int, rounds: int, report: Callable[[str], None]) -> list[Row]:
-    """Rows of all contenders at a shape; the rounds alternate between them, the first is thrown away."""
+def measure(
+    shape: Shape, contenders: Sequence[Contender], setting: Setting, report: Callable[[str], None]
+) -> list[Row]:
+    """Rows of the contenders at a shape; the rounds alternate between them, the first is thrown away."""
     torch.manual_seed(0)
     n, c = shape[:2]
-    x, dy, text = torch.randn(shape).requires_grad_(), torch.randn(shape), text_of(n, words)
-    rows, calls = [], []
-    for contender in CONTENDERS:
+    device, kind = setting.device, DTYPES[setting.dtype]
+    x = torch.randn(shape, device=device).to(kind).requires_grad_()
+    dy, text = torch.randn(shape, device=device).to(kind), text_of(n, setting.words, device)
+    rows: list[Row] = []
+    calls: list[tuple[Callable[[], object], Callable[[], object]]] = []
+    for contender in contenders:
         report(f"checking {contender.name}")
-        error = gate(contender, words) if contender.same_as else None
-        rows.append(Row(contender.name, shape, error))
-        layer = layers(c)[contender.same_as or "word"]
-        train, still = layer, copy.deepcopy(layer).eval()
-        both = [contender.make(train), contender.make(still)]
-        calls.append([_compiled(call) for call in both] if contender.compiled else both)
-    for row, (call, _) in zip(rows, calls, strict=True):
-        row.kept = _kept(call, x, text)
-    for number in range(rounds + 1):
-        for row, (call, still) in zip(rows, calls, strict=True):
-            report(f"round {number}/{rounds} {row.contender}")
-            began = time.perf_counter()
-            call(x, text).backward(dy)
-            middle = time.perf_counter()
+        error = gate(contender, setting.words, device, setting.dtype) if contender.same_as else None
+        row = Row(contender.name, shape, setting.words, error)
+        layer = layers(c, device)[contender.same_as or "word"]
+        train, still = contender.make(layer), contender.make(copy.deepcopy(layer).eval())
+        if contender.compiled:
+            train, still = _compiled(train), _compiled(still)
+        row.kept = _kept(train, x, text)
+        rows.append(row)
+        calls.append(_runs(train, still, x, text, dy))
+        if device == "cuda":
+            row.peak = _peak(calls[-1][0])
+    for number in range(setting.rounds + 1):
+        for row, (step, inference) in zip(rows, calls, strict=True):
+            report(f"round {number}/{setting.rounds} {row.contender}")
+            times = seconds(step, device, setting.threads), seconds(inference, device, setting.threads)
             x.grad = None
-            with torch.no_grad():
-                paused = time.perf_counter()
-                still(x, text)
-                ended = time.perf_counter()
             if number:
-                row.step.append(middle - began)
-                row.inference.append(ended - paused)
+                row.step.append(times[0])
+                row.inference.append(times[1])
     return rows
+
+
+def _runs(
+    train: Call, still: Call, x: Tensor, text: TextFeatures, dy: Tensor
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    def step() -> None:
+        x.grad = None
+        train(x, text).backward(dy)
+
+    def inference() -> None:
+        with torch.no_grad():
+            still(x, text)
+
+    return step, inference
+
+
+def _peak(step: Callable[[], object]) -> int:
+    """Bytes allocated at most during a step, beyond what was there before."""
+    step()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _kept(call: Call, x: Tensor, text: TextFeatures) -> int:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import run
+from benchmarks import generator, growth, run
 from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.plot import ratios
+from benchmarks.plot import ratios, yardstick
 
 EAGER = [c for c in CONTENDERS if not c.compiled]
 
@@ -33,7 +33,10 @@ def test_the_gate_stops_what_computes_something_else() -> None:
 def test_a_run_leaves_table_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(run, "CONTENDERS", EAGER)
+    monkeypatch.setattr(command, "CONTENDERS", EAGER)
+    monkeypatch.setattr(command, "copy_bandwidth", lambda device, threads: 1e10)
+    monkeypatch.setattr(growth, "VALUES", {"T": (2, 3), "C": (3,), "H": (4,), "N": (1, 2)})
+    monkeypatch.setattr(growth, "START", (2, 4, 8, 8))
     arguments = [
         "benchmarks",
         "--shapes",
@@ -45,6 +48,7 @@ def test_a_run_leaves_table_and_picture(
         "2",
         "--words",
         "3",
+        "--growth",
         "--out",
         str(tmp_path),
     ]
@@ -54,11 +58,57 @@ def test_a_run_leaves_table_and_picture(
         assert command.main() == 0
     finally:
         torch.set_num_threads(threads)
-    assert (tmp_path / "results.png").stat().st_size > 10_000
+    for picture in ("results.png", "bandwidth.png", "growth.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(EAGER)
+    assert lines[0].startswith("contender,n,c,h,w,words,step_s,inference_s,kept_bytes")
     content = json.loads((tmp_path / "results.json").read_text())
     assert [row["contender"] for row in content["rows"]] == [c.name for c in EAGER]
     assert all(len(row["step"]) == len(row["inference"]) == 2 for row in content["rows"])
+    assert [point["at"] for point in content["growth"]["N"]] == [1] * 4 + [2] * 4
     assert "WordSCBN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["--contenders", "nothing"], "no such contender"), (["--device", "cuda"], "torch sees no GPU here")],
+)
+def test_a_wrong_option_says_what_to_do(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.main() == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_generator_is_measured_with_every_norm() -> None:
+    rows = generator.measure_generator(run.Setting(words=3, rounds=1), 2, 2, lambda s: None)
+    assert [row.contender for row in rows] == list(generator.NORMS)
+    assert all(row.step[0] > 0 for row in rows)
+
+
+def test_the_yardstick_is_the_faster_batch_norm() -> None:
+    shape = (1, 1, 1, 1)
+    eager, compiled = (
+        run.Row("BatchNorm2d", shape, step=[2.0]),
+        run.Row("BatchNorm2d, compiled", shape, step=[1.0]),
+    )
+    other = run.Row("WordSCBN", shape, step=[3.0])
+    assert yardstick([eager, compiled, other], other, "step") is compiled
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["class-conditional BN", "affine after the norm", "spatially masked affine", "attention once, then 1x1"],
+)
+def test_relatives_normalise(name: str) -> None:
+    contender = next(c for c in CONTENDERS if c.name == name)
+    x = torch.randn(4, 8, 16, 16) * 5 + 100
+    y = contender.make(run.layers(8)["word"])(x, run.text_of(4, 3))
+    assert y.shape == x.shape
+    assert y.abs().max() < 50  # the mean is gone
 
 
 @pytest.mark.parametrize("contender", EAGER, ids=lambda c: c.name)
