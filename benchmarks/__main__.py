@@ -96,7 +96,7 @@ def main() -> int:
         "torch": torch.__version__,
         "commit": commit(),
         **dataclasses.asdict(setting),
-        "allocator": "default",
+        "allocator": "default, trimmed before every timing" if device == "cpu" else "default",
         "copy_bytes_per_second": limit,
     }
     itemsize = DTYPES[options.dtype].itemsize
