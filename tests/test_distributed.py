@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from cases import CUES, Case, inputs_of, layer_of
+from hosts import HOSTS, four, images
 from torch import nn
 
 from scbn import TextFeatures, ops
@@ -75,3 +76,40 @@ def test_two_processes_equal_one_on_the_joint_batch(
             torch.testing.assert_close(got["buffers"][name], value)
         for name, parameter in single.named_parameters():
             torch.testing.assert_close(got["parameters"][name], parameter.grad, **close)
+
+
+def _train_retrofitted(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        model, call = _host()
+        wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        torch.manual_seed(3)
+        images(wrapped(*(t[2 * rank : 2 * rank + 2] for t in call)))[-1].square().sum().backward()
+        torch.save([p.grad for p in model.parameters()], Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def _host() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A retrofitted StackGAN in eval mode, where a sample does not depend on its batch, and four captions."""
+    torch.manual_seed(0)
+    host = HOSTS["StackGAN-v2"]
+    model = host.make().double().eval()
+    host.convert(model)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    model.ca_net.forward = lambda s: (s[:, :5], s[:, :5], s[:, :5])
+    return model, tuple(t.double() for t in four(4)[:2])
+
+
+def test_a_retrofitted_model_under_ddp(tmp_path: Path) -> None:
+    mp.start_processes(_train_retrofitted, (str(tmp_path),), nprocs=2, start_method="spawn")
+    model, call = _host()
+    images(model(*call))[-1].square().sum().backward()
+    for rank in (0, 1):
+        grads = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for got, parameter in zip(grads, model.parameters(), strict=True):
+            assert (got is None) == (parameter.grad is None)  # the patched augmentation leaves ca_net unused
+            if got is not None:
+                torch.testing.assert_close(got, parameter.grad / 2)  # DDP averages over processes

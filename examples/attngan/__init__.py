@@ -1,0 +1,1 @@
+"""AttnGAN, and what the retrofit makes of it."""

@@ -1,0 +1,164 @@
+"""The retrofit in one line for AttnGAN and the generators that keep its layer names."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from scbn.retrofit import norm_layers, retrofit
+from scbn.retrofit_report import Retrofit
+from scbn.text import TextFeatures
+
+# What these generators call the arguments of their forward.
+SENTENCE = ("sent_emb", "sentence", "sent_embs", "text_embedding")
+WORDS = ("word_embs", "words_embs", "word_emb", "words")
+MASK = ("mask", "masks", "word_mask")
+
+
+class AttnGANText:
+    """The text among the arguments of an AttnGAN's forward: words (N, D, T) there, mask (N, T) with True = padding.
+
+    Args:
+        sentence, words, mask: positions of the arguments; ``None`` for those the forward has not.
+    """
+
+    def __init__(self, sentence: int | None, words: int | None, mask: int | None) -> None:
+        self.sentence, self.words, self.mask = sentence, words, mask
+
+    def __call__(self, *args: Tensor) -> TextFeatures:
+        sentence, words, mask = (
+            args[at] if at is not None and at < len(args) else None
+            for at in (self.sentence, self.words, self.mask)
+        )
+        return TextFeatures(
+            sentence,
+            None if words is None else words.transpose(1, 2),
+            None if mask is None or words is None else mask.bool(),
+        )
+
+
+def retrofit_attngan(
+    netG: nn.Module,
+    layers: Mapping[str, str] | None = None,
+    *,
+    fix_mask: bool = False,
+    hidden_dim: int | None = None,
+    scale: float = 1.0,
+) -> Retrofit:
+    """:func:`retrofit` for AttnGAN and its relatives: SCBN at the end of each upsampling layer, as SD-GAN has it.
+
+    The first stage, which has no word attention of its own either, listens to the sentence, later stages to the words.
+    Sizes are read from the model. Works on AttnGAN's ``G_NET`` and ``G_DCGAN``, DM-GAN, ControlGAN, MirrorGAN, and, with
+    the sentence alone, StackGAN-v2.
+
+    Args:
+        netG: a generator with upsampling layers ``h_net<i>.upsample*`` and arguments named as in AttnGAN.
+        layers: other patterns and cues than these.
+        fix_mask: correct AttnGAN's attention mask, which is tiled so that the pixels of one sample use the mask of
+            another (taoxugit/AttnGAN#93). Off by default: it changes what a trained generator draws for batches with
+            captions of different lengths, so step 0 is no longer identical.
+        hidden_dim, scale: as in :func:`retrofit`.
+
+    Returns:
+        As :func:`retrofit`.
+
+    Errors:
+        As :func:`retrofit`; and ``ValueError`` if no argument of the forward looks like text, sizes cannot be read, or
+        ``fix_mask`` finds no attention to correct. For any other model use :func:`retrofit`, which asks for them.
+    """
+    names = list(inspect.signature(netG.forward).parameters)
+    at = [next((names.index(name) for name in known if name in names), None) for known in (SENTENCE, WORDS, MASK)]
+    if at[0] is None:
+        raise ValueError(
+            f"{type(netG).__name__}.forward takes {names}, none of which is a sentence {SENTENCE}; "
+            "use scbn.retrofit with a text callable of your own"
+        )
+    if layers is None:
+        later = "sentence" if at[1] is None else "word"
+        wanted = {"h_net1.upsample*": "sentence", "h_net[2-9].upsample*": later, "h_net[2-9].*.upsample*": later}
+        present = [norm.name for norm in norm_layers(netG)]
+        layers = {p: cue for p, cue in wanted.items() if fnmatch.filter(present, p)}
+        if not layers:
+            raise ValueError(
+                f"{type(netG).__name__} has no norm named h_net<i>.upsample*; scbn.norm_layers(netG) lists what it has: "
+                "pass layers={pattern: cue}, or use scbn.retrofit"
+            )
+    attentions = _attentions(netG) if fix_mask else []
+    if fix_mask and not attentions:
+        raise ValueError(
+            f"fix_mask: {type(netG).__name__} has no attention with AttnGAN's applyMask and conv_context"
+        )
+    report = retrofit(
+        netG,
+        layers,
+        text=AttnGANText(*at),
+        sentence_dim=_sentence_dim(netG),
+        word_dim=_word_dim(netG),
+        hidden_dim=hidden_dim,
+        scale=scale,
+    )
+    for parent, child in attentions:
+        parent._modules[child] = MaskedAttention(parent._modules[child])
+    return report
+
+
+class MaskedAttention(nn.Module):
+    """AttnGAN's attention with every pixel under the mask of its own sample; parameters under the same names.
+
+    Args:
+        original: the module it stands for, whose ``conv_context`` it takes over.
+    """
+
+    def __init__(self, original: nn.Module | None) -> None:
+        super().__init__()
+        assert original is not None
+        self.conv_context: nn.Module = original.conv_context  # pyright: ignore[reportAttributeAccessIssue]
+        self.mask: Tensor | None = None
+        self.train(original.training)
+
+    def applyMask(self, mask: Tensor | None) -> None:
+        """The mask of the call to come, (N, T), True or 1 = padding."""
+        self.mask = mask
+
+    def forward(self, input: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend from ``input`` (N, C, H, W) to ``context`` (N, D, T): the context (N, C, H, W) and the map (N, T, H, W)."""
+        source = self.conv_context(context[..., None])[..., 0]
+        logits = torch.bmm(source.mT, input.flatten(2))
+        if self.mask is not None:
+            logits = logits.masked_fill(self.mask.bool()[:, :, None], -torch.inf)
+        weights = logits.softmax(1)
+        shape = input.shape[2:]
+        return torch.bmm(source, weights).unflatten(2, shape), weights.unflatten(2, shape)
+
+
+def _attentions(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Parent and name of every attention of AttnGAN's kind."""
+    return [
+        (parent, child)
+        for parent in model.modules()
+        for child, module in parent.named_children()
+        if hasattr(module, "applyMask")
+        and hasattr(module, "conv_context")
+        and not isinstance(module, MaskedAttention)
+    ]
+
+
+def _sentence_dim(model: nn.Module) -> int | None:
+    """What the conditioning augmentation takes."""
+    layer = getattr(getattr(model, "ca_net", None), "fc", None)
+    return layer.in_features if isinstance(layer, nn.Linear) else None
+
+
+def _word_dim(model: nn.Module) -> int | None:
+    """What the first layer that takes words takes."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and name.rpartition(".")[2] in (
+            "conv_context",
+            "conv_context3",
+        ):
+            return module.in_channels
+    return _sentence_dim(model)

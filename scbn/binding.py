@@ -1,0 +1,187 @@
+"""How text reaches layers that sit deep in someone else's model, whose forward passes them nothing but ``x``.
+
+A forward pre-hook on the root turns the forward's arguments into :class:`TextFeatures` and puts them into a holder that
+every retrofitted layer can reach; a forward hook, called even after an exception, takes them out again. The holder is a
+module without parameters, so that deepcopy, pickle and DataParallel's replicas keep or copy it with the layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import checkpoint as torch_checkpoint
+
+from scbn.sentence import SentenceSCBN
+from scbn.text import TextFeatures
+from scbn.word import WordSCBN
+
+HOLDER = "scbn_text"
+
+
+class TextHolder(nn.Module):
+    """The text that the model runs on, while it runs."""
+
+    text: TextFeatures | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = None
+
+
+class Retrofitted:
+    """A layer in the place of a norm: called with ``x`` alone, it finds the text in its holder."""
+
+    bn: nn.Module
+    holder: TextHolder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's own forward, with the text of the model's call."""
+        text = self.holder.text
+        if text is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has no text: it is bound while the whole retrofitted model runs, and only then. "
+                "Call the model itself and not a part of it; under activation checkpointing use scbn.checkpoint, which "
+                "keeps the text for the second run, instead of torch.utils.checkpoint.checkpoint"
+            )
+        return super().forward(x, text)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A checkpoint from before the retrofit has the norm's tensors where the layer now is, and none of the layer's own.
+        original = [
+            n for n in self.bn.state_dict() if prefix + n in state_dict and f"{prefix}bn.{n}" not in state_dict
+        ]
+        if original:
+            for name in original:
+                state_dict[f"{prefix}bn.{name}"] = state_dict.pop(prefix + name)
+            own: dict[str, Tensor] = self.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+            for name, value in own.items():
+                if not name.startswith("bn."):
+                    state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class RetrofittedSentenceSCBN(Retrofitted, SentenceSCBN):
+    """:class:`SentenceSCBN` in the place of a norm."""
+
+
+class RetrofittedWordSCBN(Retrofitted, WordSCBN):
+    """:class:`WordSCBN` in the place of a norm."""
+
+
+class BindText:
+    """Forward pre-hook of the root: its arguments, through the user's callable, become the text of this call.
+
+    Args:
+        text: takes the forward's arguments, returns :class:`TextFeatures`.
+        names: the forward's positional parameters, so that a keyword call binds as a positional one does.
+    """
+
+    def __init__(self, text: Callable[..., TextFeatures], names: tuple[str, ...]) -> None:
+        self.text, self.names = text, names
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        positional, named = list(args), dict(kwargs)
+        for name in self.names[len(args) :]:
+            if name not in named:
+                break
+            positional.append(named.pop(name))
+        found = self.text(*positional, **named)
+        if not isinstance(found, TextFeatures):
+            raise ValueError(
+                f"text must return scbn.TextFeatures(sentence=..., words=..., padding_mask=...), got {type(found).__name__}"
+            )
+        holder = getattr(module, HOLDER)
+        holder.text = found
+
+
+class ReleaseText:
+    """Forward hook of the root: stale text would give wrong gradients in silence."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        getattr(module, HOLDER).text = None
+
+
+def bind(model: nn.Module, text: Callable[..., TextFeatures], names: tuple[str, ...]) -> None:
+    """Hang both hooks on the root, which has the holder already."""
+    model.register_forward_pre_hook(BindText(text, names), with_kwargs=True)
+    model.register_forward_hook(ReleaseText(), always_call=True)
+
+
+def unbind(model: nn.Module) -> None:
+    """Take both hooks and the holder off the root again."""
+    for hooks, kind in ((model._forward_pre_hooks, BindText), (model._forward_hooks, ReleaseText)):
+        for key in [key for key, hook in hooks.items() if isinstance(hook, kind)]:
+            del hooks[key]
+            model._forward_pre_hooks_with_kwargs.pop(key, None)
+            model._forward_hooks_always_called.pop(key, None)
+    delattr(model, HOLDER)
+
+
+def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Activation checkpointing inside a retrofitted model: torch's, with a snapshot of the text the model runs on.
+
+    Memory is saved by running ``function`` again in the backward. By then the model's call is over and its text gone
+    (kept, it would be the text of some later call), so plain ``torch.utils.checkpoint.checkpoint`` ends in an error.
+
+    Args:
+        function: a module, a method of one, or a function or partial that closes over modules.
+        args: its arguments.
+        kwargs: options of :func:`torch.utils.checkpoint.checkpoint`; ``use_reentrant`` is always ``False``.
+
+    Returns:
+        What ``function`` returns.
+
+    Errors:
+        ``ValueError`` for ``use_reentrant=True``, which runs the first time without gradients and hides the text's.
+    """
+    if kwargs.pop("use_reentrant", False):
+        raise ValueError(
+            "scbn.checkpoint is torch's non-reentrant checkpoint; leave use_reentrant out or set it to False"
+        )
+    holders = list(dict.fromkeys(_holders((function, *args))))
+    texts = [holder.text for holder in holders]
+
+    def run(*again: Any) -> Any:
+        with _holding(holders, texts):
+            return function(*again)
+
+    return torch_checkpoint.checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+@contextlib.contextmanager
+def _holding(holders: list[TextHolder], texts: list[TextFeatures | None]) -> Iterator[None]:
+    before = [holder.text for holder in holders]
+    for holder, text in zip(holders, texts, strict=True):
+        holder.text = text
+    try:
+        yield
+    finally:
+        for holder, text in zip(holders, before, strict=True):
+            holder.text = text
+
+
+def _holders(things: tuple[Any, ...], depth: int = 4) -> Iterator[TextHolder]:
+    """Holders of the modules that are, own or are closed over by ``things``."""
+    for thing in things:
+        if isinstance(thing, nn.Module):
+            yield from (module for module in thing.modules() if isinstance(module, TextHolder))
+        elif depth and isinstance(thing, functools.partial):
+            yield from _holders((thing.func, *thing.args, *thing.keywords.values()), depth - 1)
+        elif depth and isinstance(thing, types.MethodType):
+            yield from _holders((thing.__self__,), depth - 1)
+        elif depth and isinstance(thing, types.FunctionType):
+            cells = [cell.cell_contents for cell in thing.__closure__ or () if _filled(cell)]
+            yield from _holders((*cells, *(thing.__defaults__ or ())), depth - 1)
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not torch  # an empty cell raises
+    except ValueError:
+        return False
