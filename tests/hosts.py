@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import scbn
-from examples.attngan.generator import Generator, NextStage, upsampling
+from examples.attngan.generator import Generator, upsampling
 from scbn import TextFeatures
+from scbn.binding import Retrofitted
 
 SENTENCE, WORDS, NOISE, CODE = 8, 8, 6, 5
 
@@ -190,4 +191,38 @@ def images(output: Any) -> list[Tensor]:
     return list(output[0])
 
 
-__all__ = ["HOSTS", "Host", "NextStage", "arguments", "attngan", "four", "images"]
+def seeded(model: nn.Module, *args, **kwargs):
+    """A call with the same noise inside every time."""
+    torch.manual_seed(5)
+    return images(model(*args, **kwargs))
+
+
+def wake(model: nn.Module, size: float = 0.3) -> nn.Module:
+    """Heads away from zero, so that text matters."""
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, Retrofitted):
+                for name, parameter in layer.named_parameters():
+                    if not name.startswith("bn."):
+                        parameter.add_(torch.randn_like(parameter) * size)
+    return model
+
+
+def awake() -> nn.Module:
+    model = attngan()
+    scbn.retrofit_attngan(model)
+    return wake(model)
+
+
+def loss(outputs) -> torch.Tensor:
+    return sum((image * torch.linspace(-1, 1, image.numel()).view_as(image)).sum() for image in outputs)
+
+
+def equal(a, b, **tolerance) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, **(tolerance or {"rtol": 1e-4, "atol": 1e-5}))
+
+
+def different(a, b) -> bool:
+    return any((x - y).abs().max() > 1e-3 for x, y in zip(a, b, strict=True))

@@ -31,22 +31,23 @@ class ConditioningAugmentation(nn.Module):
 
 
 class InitialStage(nn.Module):
-    """From code and noise to a map of 64 px."""
+    """From code and noise to a first map, of 64 px with upstream's four upsampling layers."""
 
-    def __init__(self, channels: int, code_dim: int) -> None:
+    def __init__(self, channels: int, code_dim: int, upsamplings: int = 4) -> None:
         super().__init__()
+        self.upsamplings = upsamplings
         self.fc = nn.Sequential(
             nn.Linear(code_dim, channels * 32, bias=False), nn.BatchNorm1d(channels * 32), nn.GLU(1)
         )
-        self.upsample1 = upsampling(channels, channels // 2)
-        self.upsample2 = upsampling(channels // 2, channels // 4)
-        self.upsample3 = upsampling(channels // 4, channels // 8)
-        self.upsample4 = upsampling(channels // 8, channels // 16)
+        for i in range(1, upsamplings + 1):
+            self.add_module(f"upsample{i}", upsampling(channels >> (i - 1), channels >> i))
 
     def forward(self, noise: Tensor, code: Tensor) -> Tensor:
-        """The map (N, channels / 16, 64, 64)."""
+        """The map (N, channels >> upsamplings, S, S), S = 4 << upsamplings."""
         h = self.fc(torch.cat((code, noise), 1)).unflatten(1, (-1, 4, 4))
-        return self.upsample4(self.upsample3(self.upsample2(self.upsample1(h))))
+        for i in range(1, self.upsamplings + 1):
+            h = self.get_submodule(f"upsample{i}")(h)
+        return h
 
 
 class Attention(nn.Module):
@@ -122,7 +123,7 @@ class ImageHead(nn.Module):
 
 
 class Generator(nn.Module):
-    """AttnGAN's ``G_NET``: 64, 128 and 256 px.
+    """AttnGAN's ``G_NET``, 64, 128 and 256 px.
 
     Args:
         channels: GF_DIM, 32 for birds and 48 for COCO.
@@ -130,6 +131,7 @@ class Generator(nn.Module):
         condition_dim, noise_dim: CONDITION_DIM and Z_DIM, 100.
         residual_blocks: R_NUM, 2 for birds and 3 for COCO.
         stages: BRANCH_NUM, 1 to 3.
+        base_size: pixels of the first image, 64 upstream; 8, 16 or 32 for small machines.
     """
 
     def __init__(
@@ -141,11 +143,15 @@ class Generator(nn.Module):
         noise_dim: int = 100,
         residual_blocks: int = 2,
         stages: int = 3,
+        base_size: int = 64,
     ) -> None:
         super().__init__()
+        if base_size < 8 or base_size & (base_size - 1):
+            raise ValueError(f"base_size must be a power of two from 8, got {base_size}")
+        upsamplings = base_size.bit_length() - 3
         self.stages, self.noise_dim = stages, noise_dim
         self.ca_net = ConditioningAugmentation(sentence_dim, condition_dim)
-        self.h_net1 = InitialStage(16 * channels, condition_dim + noise_dim)
+        self.h_net1 = InitialStage(channels << upsamplings, condition_dim + noise_dim, upsamplings)
         self.img_net1 = ImageHead(channels)
         for i in range(2, stages + 1):
             self.add_module(f"h_net{i}", NextStage(channels, word_dim, residual_blocks))

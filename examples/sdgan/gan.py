@@ -48,6 +48,7 @@ class GanTraining:
         fabric: devices and precision.
         config: of the run.
         text, image: the frozen encoders.
+        generator: what to train; by default what the options describe. Called as a :class:`TreeGenerator`.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class GanTraining:
         config: Config,
         text: TextEncoder,
         image: SmallImageEncoder | InceptionImageEncoder,
+        generator: nn.Module | None = None,
     ) -> None:
         self.fabric, self.config = fabric, config
         self.text, self.image = text.eval().requires_grad_(False), image.eval().requires_grad_(False)
-        generator = build_generator(config).to(memory_format=torch.channels_last)
+        if generator is None:
+            generator = build_generator(config).to(memory_format=torch.channels_last)
         discriminators = Discriminators(config.sizes, config.encoder.dim, config.discriminator, config.siamese).to(
             memory_format=torch.channels_last
         )
@@ -180,7 +183,7 @@ class GanTraining:
 
 
 @torch.no_grad()
-def standing_statistics(generator: TreeGenerator, draws: Iterable[tuple[Tensor, TextFeatures]]) -> None:
+def standing_statistics(generator: Any, draws: Iterable[tuple[Tensor, TextFeatures]]) -> None:
     """Give an averaged generator the batch norm statistics of its own activations.
 
     Averaged running statistics belong to the weights of many steps, not to their average.

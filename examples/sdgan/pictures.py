@@ -30,11 +30,11 @@ def sample_grid(images: Tensor, captions: list[str], path: Path, columns: int = 
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
-        axis.imshow(_pixels(image), interpolation="nearest")
+        axis.imshow(pixels(image), interpolation="nearest")
         axis.text(
             0.5,
             -0.04,
-            _printable(textwrap.fill(caption, width)),
+            printable(textwrap.fill(caption, width)),
             transform=axis.transAxes,
             ha="center",
             va="top",
@@ -68,13 +68,13 @@ def attention_sheet(
     for row, image, attention, caption in zip(axes, images, heat, words, strict=True):
         for axis in row:
             axis.axis("off")
-        row[0].imshow(_pixels(image), interpolation="nearest")
+        row[0].imshow(pixels(image), interpolation="nearest")
         row[0].set_title("generated", fontsize=7, pad=2)
         for axis, word, weight in zip(row[1:], caption, attention, strict=False):
-            axis.imshow(_pixels(image).mean(2), cmap="gray", vmin=0, vmax=1)
+            axis.imshow(pixels(image).mean(2), cmap="gray", vmin=0, vmax=1)
             peak = float(weight.max())
             axis.imshow(weight.numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=max(peak, 1e-6))
-            axis.set_title(_printable(f"{word}  {peak:.2f}"), fontsize=7, pad=2, parse_math=False)
+            axis.set_title(printable(f"{word}  {peak:.2f}"), fontsize=7, pad=2, parse_math=False)
     figure.suptitle(title or "word attention; the number is the map's highest weight", fontsize=9)
     _finish(figure, path)
 
@@ -107,12 +107,13 @@ def loss_curves(history: History, path: Path) -> None:
     _finish(figure, path)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what no font can encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _pixels(image: Tensor):
+def pixels(image: Tensor):
+    """(S, S, 3) in [0, 1], to show."""
     return ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
 
 

@@ -67,26 +67,36 @@ class Run:
 
     def go(self) -> None:
         """Train what is left to train, then measure and draw."""
+        self.train_encoders()
+        if self.gan is None:
+            self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
+        self.train_generator("gan", self.config.steps)
+        self._finish()
+
+    def train_encoders(self) -> None:
+        """Match text and image encoder, as far as that is not done."""
         config = self.config
         pairs = config.encoder.batch_size // 2
         if self.encoder_step < self.encoders.steps:
             batches = self._batches(pairs, 0.0, config.seed, self.encoder_step, self.encoders.steps)
             self._phase("encoders", self.encoder_step, self.encoders.steps, batches, self.encoders.step)
-        if self.gan is None:
-            self.gan = GanTraining(self.fabric, config, self.text, self.image)
-        if self.gan_step < config.steps:
-            batches = self._batches(config.batch_size, 0.5, config.seed + 1, self.gan_step, config.steps)
-            self._phase("gan", self.gan_step, config.steps, batches, self.gan.step)
-        self._finish()
+
+    def train_generator(self, name: str, steps: int) -> None:
+        """Train generator and discriminators up to ``steps``, as far as that is not done."""
+        assert self.gan is not None
+        if self.gan_step < steps:
+            c = self.config
+            batches = self._batches(c.batch_size, 0.5, c.seed + 1, self.gan_step, steps)
+            self._phase(name, self.gan_step, steps, batches, self.gan.step)
 
     def _phase(self, name: str, start: int, stop: int, batches: DataLoader, step: Any) -> None:
         def save(done: int) -> None:
-            if name == "gan":
-                self.gan_step = done
-            else:
+            if name == "encoders":
                 self.encoder_step = done
+            else:
+                self.gan_step = done
             self.save()
-            if name == "gan":
+            if name != "encoders":
                 self._draw_samples()
 
         on_device = (self.fabric.to_device(batch) for batch in batches)
@@ -146,7 +156,7 @@ class Run:
         if self.gan is None:
             state["encoders"] = self.encoders.state_dict()
         else:
-            state |= {"gan": self.gan.state_dict(), "ema": self._snapshot().generator.state_dict()}
+            state |= {"gan": self.gan.state_dict(), "ema": self.snapshot().generator.state_dict()}
         for part in ("text", "image", "ema"):
             broken = [name for name, value in state.get(part, {}).items() if not value.isfinite().all()]
             if broken:
@@ -156,7 +166,7 @@ class Run:
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.began
 
-    def _snapshot(self) -> Sampler:
+    def snapshot(self) -> Sampler:
         """The averaged generator as it is now, with statistics of its own."""
         assert self.gan is not None
         if self.sampler is not None and self._drawn_at == self.gan_step:
@@ -179,7 +189,7 @@ class Run:
         return sampler
 
     def _draw_samples(self) -> None:
-        sampler = self._snapshot()
+        sampler = self.snapshot()
         captions = [self.test.captions[i % len(self.test)][0] for i in range(_GRID)]
         images = sampler.images(captions, pictures.standing_noise(_GRID, self.config.generator.noise_dim))
         held_out = "captions it was trained on" if self.test is self.train else "held-out captions"
@@ -187,7 +197,7 @@ class Run:
         pictures.sample_grid(images, captions, self.config.out / "samples.png", title=title)
 
     def _finish(self) -> None:
-        config, sampler = self.config, self._snapshot()
+        config, sampler = self.config, self.snapshot()
         trained = self._elapsed()
         captions = [self.test.captions[i % len(self.test)][0] for i in range(_SHEET)]
         noise = pictures.standing_noise(_SHEET, config.generator.noise_dim)

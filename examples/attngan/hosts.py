@@ -1,0 +1,115 @@
+"""Where the AttnGAN to retrofit comes from: our generator, or the user's checkout of the published code, unedited."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pickle
+import sys
+import types
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from examples.attngan.generator import Generator
+from examples.sdgan.config import Config
+
+
+class HostError(ValueError):
+    """The checkout or the checkpoint cannot be used; the message says which, why and what to do."""
+
+
+def build_host(config: Config, repo: Path | None) -> nn.Module:
+    """An AttnGAN of the sizes the options describe.
+
+    Args:
+        config: of the trainer.
+        repo: a checkout of taoxugit/AttnGAN; ``None`` for :class:`Generator`.
+
+    Raises:
+        HostError: ``repo`` is no such checkout, or cannot make images of these sizes.
+    """
+    g, dim, stages = config.generator, config.encoder.dim, len(config.generator.channels)
+    if repo is not None:
+        return _upstream(repo, config)
+    base = config.sizes[0]
+    return Generator(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base)
+
+
+def load_weights(host: nn.Module, path: Path) -> None:
+    """Load a generator's checkpoint in either layout people have: the state dict itself, or one within a dict.
+
+    Raises:
+        HostError: the file is missing, broken, holds code, or its weights do not fit.
+    """
+    if not path.is_file():
+        raise HostError(f"--checkpoint {path}: no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).partition("\n")[0]
+        raise HostError(
+            f"--checkpoint {path}: broken, or more than weights, which is not loaded ({reason})"
+        ) from error
+    for name in ("state_dict", "netG", "generator", "model", "G", "ema"):
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+            break
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise HostError(f"--checkpoint {path}: neither a state dict nor a dict that holds one")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    try:
+        host.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise HostError(
+            f"--checkpoint {path}: does not fit this generator ({' '.join(lines[1:3]).strip()}); set --train.generator.* and "
+            "--train.encoder.dim to the sizes it was trained with"
+        ) from error
+
+
+def _upstream(repo: Path, config: Config) -> nn.Module:
+    code = repo / "code" if (repo / "code").is_dir() else repo
+    if not (code / "model.py").is_file() or not (code / "miscc" / "config.py").is_file():
+        raise HostError(f"--repo {repo}: no checkout of taoxugit/AttnGAN (code/model.py and code/miscc/config.py)")
+    stages = len(config.generator.channels)
+    if config.sizes[0] != 64:
+        raise HostError(
+            f"--repo: its first image has 64 px, so {stages} stages make {64 << (stages - 1)} px; set --train.size"
+        )
+    with _importing(code):
+        model: Any = importlib.import_module("model")
+        cfg: Any = importlib.import_module("miscc.config").cfg
+    g = config.generator
+    cfg.CUDA = False  # its noise is replaced by ours, on whatever device
+    cfg.TREE.BRANCH_NUM = stages
+    cfg.GAN.GF_DIM, cfg.GAN.R_NUM, cfg.GAN.Z_DIM = g.channels[0], g.residual_blocks, g.noise_dim
+    cfg.GAN.CONDITION_DIM, cfg.TEXT.EMBEDDING_DIM = g.condition_dim, config.encoder.dim
+    return model.G_NET()
+
+
+@contextlib.contextmanager
+def _importing(code: Path) -> Iterator[None]:
+    """The checkout's modules have common names: on the path for the import alone."""
+    sys.path.insert(0, str(code))
+    try:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("easydict")
+        if "easydict" not in sys.modules:
+            stand_in: Any = types.ModuleType("easydict")
+            stand_in.EasyDict = _EasyDict
+            sys.modules["easydict"] = stand_in
+        yield
+    finally:
+        sys.path.remove(str(code))
+
+
+class _EasyDict(dict):
+    """A dict whose keys are attributes: all the checkout needs of the package of this name."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__

@@ -1,0 +1,101 @@
+"""Retrofit an AttnGAN and fine-tune it: ``python -m examples.attngan.retrofit``; see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import tyro
+from rich.console import Console
+
+from examples.attngan.run import RetrofitRun
+from examples.sdgan.checkpoint import CheckpointError
+from examples.sdgan.config import Config, Data, preset
+from examples.sdgan.data import DataError
+from examples.sdgan.loop import NotFinite
+
+
+@dataclass(frozen=True)
+class Options:
+    """Retrofit an AttnGAN with SCBN, fine-tune it with the Siamese loss, and show before, step 0 and after.
+
+    OUT gets retrofit.png, samples.png, losses.png, metrics.json and checkpoint.pt.
+    """
+
+    data: Data = "toy"
+    root: Path | None = None
+    """Folder of the data set (cub, coco)."""
+    out: Path = Path("runs/attngan")
+    checkpoint: Path | None = None
+    """Weights of a trained generator, a state dict or a dict that holds one; without it an AttnGAN is trained first."""
+    repo: Path | None = None
+    """Checkout of taoxugit/AttnGAN whose generator to use, unedited, instead of ours."""
+    before_steps: int = 400
+    """Steps of the AttnGAN itself, where no checkpoint is given."""
+    steps: int = 400
+    """Steps of fine-tuning."""
+    warm_up: int = 0
+    """Of these, steps in which only the discriminators learn: a checkpoint brings none."""
+    fix_mask: bool = False
+    """Correct AttnGAN's mis-tiled attention mask too; step 0 is then not identical."""
+    train: Config = field(default_factory=Config)
+    """Everything else about the trainer; data, root, out and steps are taken from above."""
+
+
+def small(data: Data) -> Config:
+    """The trainer's preset for a data set with AttnGAN's own generator: two stages where the preset is small."""
+    config = preset(data)
+    if data != "toy":
+        return config
+    generator = dataclasses.replace(config.generator, channels=(24, 24))
+    return dataclasses.replace(config, generator=generator)
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, Config]:
+    """The options of a command line, and the trainer's that follow from them."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--data", default="toy")
+    chosen = early.parse_known_args(argv)[0].data
+    data: Data = chosen if chosen in get_args(Data) else "toy"
+    default = Options(data=data, train=small(data))
+    options = tyro.cli(Options, default=default, args=list(argv), prog="python -m examples.attngan.retrofit")
+    for name in ("before_steps", "warm_up"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(options, name)}")
+    if options.before_steps < 1 and options.checkpoint is None:
+        raise ValueError("--before-steps must be at least 1 without a --checkpoint: there is nothing to retrofit")
+    if options.train.resume:
+        raise ValueError(
+            "--train.resume: this command has no continuation; train longer with --before-steps and --steps"
+        )
+    if len(set(options.train.generator.channels)) > 1:
+        raise ValueError(f"AttnGAN has the same channels in every stage, got {options.train.generator.channels}")
+    common = {"data": options.data, "root": options.root, "out": options.out, "steps": options.steps}
+    return options, dataclasses.replace(options.train, **common)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for bad options, data or weights, 130 after Ctrl-C."""
+    console = Console(soft_wrap=True)
+    try:
+        options, config = parse(sys.argv[1:] if argv is None else argv)
+        config.out.mkdir(parents=True, exist_ok=True)
+        o = options
+        RetrofitRun(config, o.before_steps, o.checkpoint, o.repo, o.warm_up, o.fix_mask, console).go()
+    except (CheckpointError, DataError, NotFinite, ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped; weights so far are in checkpoint.pt, if a step was done")
+        return 130
+    console.print(f"done: look at retrofit.png, samples.png and metrics.json in {config.out.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

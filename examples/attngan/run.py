@@ -1,0 +1,183 @@
+"""Train an AttnGAN or load one, retrofit it, fine-tune it, and compare: the trainer is that of :mod:`examples.sdgan`."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+
+from examples.attngan.adapter import Adapter
+from examples.attngan.hosts import build_host, load_weights
+from examples.attngan.sheet import side_by_side
+from examples.sdgan import fidelity, pictures
+from examples.sdgan.config import Config
+from examples.sdgan.gan import GanTraining
+from examples.sdgan.loop import progress_bar
+from examples.sdgan.measure import measure
+from examples.sdgan.run import Run
+from examples.sdgan.sampler import Sampler
+from scbn import retrofit_attngan
+
+_SHEET, _CANDIDATES, _QUERIES = 6, 100, 500
+
+
+class RetrofitRun(Run):
+    """Encoders, AttnGAN, retrofit, fine-tuning with the Siamese loss.
+
+    Args:
+        config: of the trainer; ``config.steps`` are those of the fine-tuning.
+        before_steps: of the AttnGAN itself, where no checkpoint brings one.
+        checkpoint: of a trained generator.
+        repo: checkout of the published code, to use instead of our generator.
+        warm_up: fine-tuning steps in which the discriminators alone learn; a checkpoint brings none of them.
+        fix_mask: see :func:`scbn.retrofit_attngan`.
+        console: where progress goes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        before_steps: int,
+        checkpoint: Path | None,
+        repo: Path | None,
+        warm_up: int,
+        fix_mask: bool,
+        console: Console,
+    ) -> None:
+        # Before anything is trained: a file that does not fit should not be found out after the encoders.
+        self.host = build_host(config, repo)
+        if checkpoint is not None:
+            load_weights(self.host, checkpoint)
+        self.loaded, self.before_steps, self.warm_up, self.fix_mask = checkpoint, before_steps, warm_up, fix_mask
+        super().__init__(config, console)
+
+    def go(self) -> None:
+        """All phases, then the sheet and the numbers."""
+        self.train_encoders()
+        plain = dataclasses.replace(self.config, siamese=dataclasses.replace(self.config.siamese, weight=0.0))
+        adapter = Adapter(self.host, self.config.generator.condition_dim)
+        self.gan = GanTraining(self.fabric, plain, self.text, self.image, adapter)
+        if self.loaded is None:
+            self.train_generator("attngan", self.before_steps)
+            before = self.snapshot()
+        else:
+            before = Sampler(self.config, self.vocabulary, self.text, copy.deepcopy(adapter).eval())  # pyright: ignore
+        captions, noise = self._shown()
+        columns = {"before": before.images(captions, noise)}
+
+        adapter = copy.deepcopy(before.generator)
+        report = retrofit_attngan(adapter.get_submodule("host"), fix_mask=self.fix_mask)
+        self.console.print(str(report), markup=False, highlight=False)
+        start = dataclasses.replace(before, generator=adapter.eval())
+        columns["step 0"] = start.images(captions, noise)
+        change = float((columns["step 0"] - columns["before"]).abs().max())
+        self.console.print(f"largest change of a pixel by the retrofit itself: {change:.1e} (of 2)")
+
+        discriminators = self.gan.discriminators.state_dict()
+        self.gan = GanTraining(self.fabric, self.config, self.text, self.image, adapter)
+        self.gan.discriminators.load_state_dict(discriminators)
+        self.gan.step = self._warming(self.gan, self.gan.step)
+        self.gan_step, self.sampler = 0, None
+        self.train_generator("fine-tune", self.config.steps)
+        after = self.snapshot()
+        columns["after"] = after.images(captions, noise)
+        self._compare(before, after, columns, captions, noise, change, str(report))
+
+    def _warming(self, gan: GanTraining, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The discriminators of a loaded generator know nothing yet: its learning rate is zero until they do."""
+        rates = [group["lr"] for group in gan.optimizer_g.param_groups]
+
+        def warming(number: int, batch: Any) -> dict[str, Tensor]:
+            for group, rate in zip(gan.optimizer_g.param_groups, rates, strict=True):
+                group["lr"] = rate if number >= self.warm_up else 0.0
+            return step(number, batch)
+
+        return warming
+
+    def _shown(self) -> tuple[list[str], Tensor]:
+        captions = [self.test.captions[i % len(self.test)][0] for i in range(_SHEET)]
+        return captions, pictures.standing_noise(_SHEET, self.config.generator.noise_dim)
+
+    def _compare(
+        self,
+        before: Sampler,
+        after: Sampler,
+        columns: dict[str, Tensor],
+        captions: list[str],
+        noise: Tensor,
+        change: float,
+        report: str,
+    ) -> None:
+        metrics: dict[str, Any] = {"data": self.train.name, "largest_change_at_step_0": change, "report": report}
+        for name, sampler in (("before", before), ("after", after)):
+            found: dict[str, Any] = {"r_precision": r_precision(sampler, self.image, self.test, self.config.seed)}
+            if self.config.data == "toy":
+                with progress_bar(self.console) as bar:
+                    task = bar.add_task(f"measuring {name}", total=fidelity.STEPS, note="")
+                    found |= measure(
+                        sampler,
+                        self.train,
+                        self.test,
+                        self.config.seed,
+                        lambda s, b=bar, t=task: b.update(t, completed=s + 1),
+                    )
+            metrics[name] = found
+        metrics |= {"before_steps": self.before_steps, "checkpoint": str(self.loaded), "torch": torch.__version__}
+        metrics["config"] = json.loads(self.config.to_json())
+        (self.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        told = [f"R-precision {_arrow(metrics, 'r_precision')}"]
+        if "caption_fidelity" in metrics["after"]:
+            told.append(f"caption fidelity {_arrow(metrics, 'caption_fidelity')}")
+        _, maps, words = after.attention(captions, noise)
+        layer = pictures.finest(maps)
+        title = f"{self.test.name}: {'; '.join(told)}; word maps of {layer[0] if layer else 'no layer'}"
+        path = self.config.out / "retrofit.png"
+        side_by_side(columns, layer[1] if layer else None, words, captions, path, title)
+        pictures.loss_curves(self.history, self.config.out / "losses.png")
+        for line in told:
+            self.console.print(line)
+
+
+@torch.no_grad()
+def r_precision(sampler: Sampler, image_encoder: Any, data: Any, seed: int) -> dict[str, Any]:
+    """How often the matching network finds an image's own caption among 100.
+
+    The other 99 are captions of other images (of other classes, where there are classes), drawn anew for every image.
+    Similarity: cosine of the global image code and the sentence vector.
+    """
+    rng = random.Random(seed)
+    count = min(_QUERIES, len(data))
+    captions = [data.captions[i][0] for i in range(count)]
+    images = sampler.images(captions, pictures.standing_noise(count, sampler.config.generator.noise_dim, seed=2))
+    image_encoder.eval()
+    device = next(image_encoder.parameters()).device
+    codes = torch.cat([image_encoder(part.to(device))[1] for part in images.split(50)])
+    sentences = torch.cat([sampler.encode(captions[i : i + 50]).sentence for i in range(0, count, 50)])  # pyright: ignore
+    scores = F.normalize(codes, dim=1) @ F.normalize(sentences, dim=1).T
+    classes = list(range(count)) if data.classes is None else data.classes[:count].tolist()
+    hits = 0
+    for i in range(count):
+        others = [j for j in range(count) if classes[j] != classes[i] and captions[j] != captions[i]]
+        drawn = rng.sample(others, min(_CANDIDATES - 1, len(others)))
+        hits += bool(scores[i, i] > scores[i, drawn].max()) if drawn else 0
+    value = hits / count
+    error = 1.96 * (value * (1 - value) / count) ** 0.5
+    return {
+        "value": round(value, 4),
+        "interval_95": [round(value - error, 4), round(value + error, 4)],
+        "images": count,
+    }
+
+
+def _arrow(metrics: dict[str, Any], name: str) -> str:
+    a, b = metrics["before"][name], metrics["after"][name]
+    return f"{a['value']:.3f} -> {b['value']:.3f} [{b['interval_95'][0]:.3f}, {b['interval_95'][1]:.3f}]"
