@@ -30,14 +30,21 @@ SIXTEENS = {"positions", "channels", "length", "stride_n", "stride_p", "stride_c
 
 
 def usage(
-    kernel, dtype: str, capability: int, warps: int, contiguous: bool, stages: int = 3, **constants
+    kernel,
+    dtype: str,
+    capability: int,
+    warps: int,
+    contiguous: bool,
+    stages: int = 3,
+    ones: bool = False,
+    **constants,
 ) -> dict[str, int]:
     """Registers of a thread, bytes of its stack (what it spills lies there) and shared bytes of a program."""
     signature, fixed, attributes = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name], fixed[(i,)] = "constexpr", constants[name]
-        elif name == ("stride_p" if contiguous else "stride_c"):
+        elif name == ("stride_p" if contiguous else "stride_c") or (ones and name in NATURALS):
             signature[name], fixed[(i,)] = "constexpr", 1
         elif name in NATURALS:
             signature[name] = "i32"
@@ -68,8 +75,13 @@ def usage(
     }
 
 
-def word_kernels(channels: int, kind: str, capability: int, words: int = 18, contiguous: bool = True):
-    """Name and usage of the word cue's kernels as they would be launched."""
+def word_kernels(
+    channels: int, kind: str, capability: int, words: int = 18, contiguous: bool = True, ones: bool = False
+):
+    """Name and usage of the word cue's kernels as they would be launched.
+
+    ``ones``: with every size 1, which the launcher makes a constant, whose type then is no tensor's.
+    """
     k, dtype = triton_word_kernels, "bf16" if kind == "bf16" else "fp32"
     slots, (apply, reduce, dx) = word_blocks(words, channels, kind, divmod(capability, 10))
     shared = {"WORDS": slots, "HAS_PADDING": True}
@@ -79,11 +91,11 @@ def word_kernels(channels: int, kind: str, capability: int, words: int = 18, con
         (k.word_dx, dx, {"OF_BATCH": True}),
     ):
         sizes = {"BLOCK_P": block.positions, "BLOCK_C": block.channels, **shared, **product_settings(kind), **more}
-        yield kernel.__name__, usage(kernel, dtype, capability, block.warps, contiguous, 1, **sizes)
-    yield "word_finish", usage(k.word_finish, dtype, capability, 4, contiguous, BLOCK_C=32, **shared)
+        yield kernel.__name__, usage(kernel, dtype, capability, block.warps, contiguous, 1, ones, **sizes)
+    yield "word_finish", usage(k.word_finish, dtype, capability, 4, contiguous, 3, ones, BLOCK_C=32, **shared)
 
 
-def other_kernels(dtype: str, capability: int, contiguous: bool):
+def other_kernels(dtype: str, capability: int, contiguous: bool, ones: bool = False):
     """Name and usage of the kernels without words, at their largest tile."""
     s, block = triton_sentence_kernels, {"BLOCK_P": 512 if contiguous else 64, "BLOCK_C": 8 if contiguous else 64}
     stats = {"BLOCK_P": 1024 if contiguous else 64, "BLOCK_C": 4 if contiguous else 64}
@@ -95,7 +107,7 @@ def other_kernels(dtype: str, capability: int, contiguous: bool):
         (s.sentence_finish, {"BLOCK_S": 32, "BLOCK_C": 16}),
         (s.sentence_dx, {**block, "OF_BATCH": True}),
     ):
-        yield kernel.__name__, usage(kernel, dtype, capability, 4, contiguous, **more)
+        yield kernel.__name__, usage(kernel, dtype, capability, 4, contiguous, 3, ones, **more)
 
 
 def main() -> None:
@@ -105,8 +117,11 @@ def main() -> None:
     for c in map(int, channels):
         for name, found in word_kernels(c, kind, int(capability), int(words), contiguous):
             print(json.dumps({"kernel": name, "channels": c, **found}), flush=True)
-    for name, found in other_kernels("bf16" if kind == "bf16" else "fp32", int(capability), contiguous):
-        print(json.dumps({"kernel": name, "channels": 0, **found}), flush=True)
+    dtype = "bf16" if kind == "bf16" else "fp32"
+    for ones in (False, True):
+        single = word_kernels(1, kind, int(capability), 1, contiguous, True) if ones else ()
+        for name, found in (*other_kernels(dtype, int(capability), contiguous, ones), *single):
+            print(json.dumps({"kernel": name, "channels": int(ones), **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_no_kernel_spills(capability: int, kind: str, layout: str, tmp_path: Pat
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kernels) == 5 * 4 + 6
+    assert len(kernels) == 5 * 4 + 6 + 6 + 4
     for kernel in kernels:
         assert kernel["spilled"] == 0, kernel
         assert kernel["registers"] <= 255, kernel

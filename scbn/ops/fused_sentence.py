@@ -100,6 +100,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     x, gamma, beta, mean, _, eps, group, path = inputs
     _, used_mean, used_var, counted = output
     ctx.mark_non_differentiable(used_mean, used_var, counted)
+    ctx.set_materialize_grads(False)  # three launches that fill zeros nobody reads
     ctx.save_for_backward(x, gamma, beta, used_mean, used_var)
     ctx.eps, ctx.of_batch, ctx.group, ctx.path = eps, mean is None, group, path
 

@@ -123,6 +123,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     *tensors, mean, _, eps, scale, group, path = inputs
     _, used_mean, used_var, counted = output
     ctx.mark_non_differentiable(used_mean, used_var, counted)
+    ctx.set_materialize_grads(False)  # three launches that fill zeros nobody reads
     ctx.save_for_backward(*tensors, used_mean, used_var)
     ctx.eps, ctx.scale, ctx.of_batch, ctx.group, ctx.path = eps, scale, mean is None, group, path
 
