@@ -5,11 +5,13 @@ from __future__ import annotations
 import fnmatch
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scbn.retrofit import norm_layers, retrofit
+from scbn.ops.composed import hidden_words
+from scbn.retrofit import STOOD_FOR, norm_layers, retrofit
 from scbn.retrofit_report import Retrofit
 from scbn.text import TextFeatures
 
@@ -29,7 +31,7 @@ class AttnGANText:
     def __init__(self, sentence: int | None, words: int | None, mask: int | None) -> None:
         self.sentence, self.words, self.mask = sentence, words, mask
 
-    def __call__(self, *args: Tensor) -> TextFeatures:
+    def __call__(self, *args: Any, **_: Any) -> TextFeatures:
         sentence, words, mask = (
             args[at] if at is not None and at < len(args) else None
             for at in (self.sentence, self.words, self.mask)
@@ -102,7 +104,7 @@ def retrofit_attngan(
         scale=scale,
     )
     for parent, child in attentions:
-        parent._modules[child] = MaskedAttention(parent._modules[child])
+        parent._modules[child] = MaskedAttention(parent.get_submodule(child))
     return report
 
 
@@ -113,9 +115,9 @@ class MaskedAttention(nn.Module):
         original: the module it stands for, whose ``conv_context`` it takes over.
     """
 
-    def __init__(self, original: nn.Module | None) -> None:
+    def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        assert original is not None
+        vars(self)[STOOD_FOR] = original
         self.conv_context: nn.Module = original.conv_context  # pyright: ignore[reportAttributeAccessIssue]
         self.mask: Tensor | None = None
         self.train(original.training)
@@ -129,7 +131,9 @@ class MaskedAttention(nn.Module):
         source = self.conv_context(context[..., None])[..., 0]
         logits = torch.bmm(source.mT, input.flatten(2))
         if self.mask is not None:
-            logits = logits.masked_fill(self.mask.bool()[:, :, None], -torch.inf)
+            hidden = hidden_words(self.mask.bool())
+            assert hidden is not None
+            logits = logits.masked_fill(hidden[:, :, None], -torch.inf)
         weights = logits.softmax(1)
         shape = input.shape[2:]
         return torch.bmm(source, weights).unflatten(2, shape), weights.unflatten(2, shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,13 +26,17 @@ HOLDER = "scbn_text"
 
 
 class TextHolder(nn.Module):
-    """The text that the model runs on, while it runs."""
+    """The text that the model runs on, while it runs: one call at a time, so threads need a copy of the model each."""
 
     text: TextFeatures | None
 
     def __init__(self) -> None:
         super().__init__()
         self.text = None
+
+    def forward(self, x: Any) -> Any:
+        """What it is given, for models that call each of their children in turn."""
+        return x
 
 
 class Retrofitted:
@@ -53,10 +58,10 @@ class Retrofitted:
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A checkpoint from before the retrofit has the norm's tensors where the layer now is, and none of the layer's own.
-        original = [
-            n for n in self.bn.state_dict() if prefix + n in state_dict and f"{prefix}bn.{n}" not in state_dict
-        ]
-        if original:
+        stored = self.bn.state_dict()
+        original = [n for n in stored if prefix + n in state_dict and f"{prefix}bn.{n}" not in state_dict]
+        # A norm that has nothing to store leaves nothing to find.
+        if original or (not stored and not any(name.startswith(prefix) for name in state_dict)):
             for name in original:
                 state_dict[f"{prefix}bn.{name}"] = state_dict.pop(prefix + name)
             own: dict[str, Tensor] = self.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
@@ -79,18 +84,22 @@ class BindText:
 
     Args:
         text: takes the forward's arguments, returns :class:`TextFeatures`.
-        names: the forward's positional parameters, so that a keyword call binds as a positional one does.
+        parameters: the forward's positional parameters, name to default (``inspect.Parameter.empty`` where there is
+            none), so that a keyword call binds as a positional one does.
     """
 
-    def __init__(self, text: Callable[..., TextFeatures], names: tuple[str, ...]) -> None:
-        self.text, self.names = text, names
+    def __init__(self, text: Callable[..., TextFeatures], parameters: dict[str, Any]) -> None:
+        self.text, self.parameters = text, parameters
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         positional, named = list(args), dict(kwargs)
-        for name in self.names[len(args) :]:
-            if name not in named:
+        for name in list(self.parameters)[len(args) :]:
+            if name in named:
+                positional.append(named.pop(name))
+            elif self.parameters[name] is not inspect.Parameter.empty and any(o in named for o in self.parameters):
+                positional.append(self.parameters[name])  # left out, with later ones given by name
+            else:
                 break
-            positional.append(named.pop(name))
         found = self.text(*positional, **named)
         if not isinstance(found, TextFeatures):
             raise ValueError(
@@ -107,9 +116,9 @@ class ReleaseText:
         getattr(module, HOLDER).text = None
 
 
-def bind(model: nn.Module, text: Callable[..., TextFeatures], names: tuple[str, ...]) -> None:
+def bind(model: nn.Module, text: Callable[..., TextFeatures], parameters: dict[str, Any]) -> None:
     """Hang both hooks on the root, which has the holder already."""
-    model.register_forward_pre_hook(BindText(text, names), with_kwargs=True)
+    model.register_forward_pre_hook(BindText(text, parameters), with_kwargs=True)
     model.register_forward_hook(ReleaseText(), always_call=True)
 
 
@@ -178,6 +187,10 @@ def _holders(things: tuple[Any, ...], depth: int = 4) -> Iterator[TextHolder]:
         elif depth and isinstance(thing, types.FunctionType):
             cells = [cell.cell_contents for cell in thing.__closure__ or () if _filled(cell)]
             yield from _holders((*cells, *(thing.__defaults__ or ())), depth - 1)
+        elif depth and isinstance(thing, (list, tuple)):
+            yield from _holders(tuple(thing), depth - 1)
+        elif depth and isinstance(thing, dict):
+            yield from _holders(tuple(thing.values()), depth - 1)
 
 
 def _filled(cell: types.CellType) -> bool:

@@ -26,6 +26,8 @@ from scbn.retrofit_report import NormLayer, Retrofit, table
 from scbn.text import TextFeatures
 
 CUES = ("sentence", "word", "both")
+# Where another replaced module keeps the one it stands for: no child, whose parameters would be there twice.
+STOOD_FOR = "_scbn_stood_for"
 
 
 class _Norm(NamedTuple):
@@ -81,8 +83,8 @@ def retrofit(
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be an nn.Module, got {type(model).__name__}")
-    names, chosen = _forward_parameters(model), _choose(model, layers)
-    _check_text(model, text, names)
+    parameters, chosen = _forward_parameters(model), _choose(model, layers)
+    _check_text(model, text, parameters)
     dims = {"sentence_dim": sentence_dim, "word_dim": word_dim}
     holder: TextHolder = getattr(model, HOLDER, None) or TextHolder()
     built: dict[int, nn.Module] = {}
@@ -91,7 +93,7 @@ def retrofit(
             built[id(norm)] = _build(model, norm, cue, dims, hidden_dim, scale, holder)
     if not hasattr(model, HOLDER):
         setattr(model, HOLDER, holder)
-        bind(model, text, names)
+        bind(model, text, parameters)
     for name, (norm, _) in chosen.items():
         _replace(model, name, built[id(norm)])
     return Retrofit(model, tuple(norm_layers(model)), tuple(chosen))
@@ -116,9 +118,14 @@ def unretrofit(model: nn.Module) -> tuple[str, ...]:
         raise ValueError(
             f"{type(model).__name__} is not retrofitted; call unretrofit with the module retrofit was given"
         )
-    found = [(name, m) for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, Retrofitted)]
+    holder, modules = getattr(model, HOLDER), list(model.named_modules(remove_duplicate=False))
+    # Not those of a part that was retrofitted on its own.
+    found = [(name, m) for name, m in modules if isinstance(m, Retrofitted) and m.holder is holder]
     for name, layer in found:
         _replace(model, name, layer.bn)
+    for name, module in modules:
+        if STOOD_FOR in vars(module):
+            _replace(model, name, vars(module)[STOOD_FOR])
     unbind(model)
     return tuple(name for name, _ in found)
 
@@ -156,6 +163,8 @@ def _problem(norm: _Norm) -> str | None:
         return "lazy: run the model once, so that it learns its channels"
     if isinstance(norm.module, nn.BatchNorm1d):
         return "normalises vectors or sequences, not feature maps"
+    if len(_required(norm.module.forward)) > 1:
+        return "takes more than the map: it is conditioned on something already"
     if not norm.name:
         return "is the model itself: put it into a module whose forward sees the text"
     return None
@@ -190,7 +199,12 @@ def _choose(model: nn.Module, layers: Mapping[str, str]) -> dict[str, tuple[nn.M
             if chosen.get(norm.name, (None, cue))[1] != cue:
                 raise ValueError(f"two patterns disagree about {norm.name}: {chosen[norm.name][1]!r} and {cue!r}")
             chosen[norm.name] = norm.module, cue
-    modules = {id(module): cue for module, cue in chosen.values()}
+    modules: dict[int, str] = {}
+    for name, (module, cue) in chosen.items():
+        if modules.setdefault(id(module), cue) != cue:
+            raise ValueError(
+                f"two patterns disagree about {name}, a norm with several names: {modules[id(module)]!r} and {cue!r}"
+            )
     # The other names of a norm that is used twice, or the two would part.
     for norm in norms:
         if id(norm.module) in modules:
@@ -230,13 +244,19 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     model.get_submodule(parent)._modules[child] = new
 
 
-def _forward_parameters(model: nn.Module) -> tuple[str, ...]:
-    """Names of the positional parameters of the model's forward."""
+def _forward_parameters(model: nn.Module) -> dict[str, Any]:
+    """The positional parameters of the model's forward, name to default."""
     parameters = inspect.signature(model.forward).parameters.values()
-    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
 
-def _check_text(model: nn.Module, text: Callable[..., TextFeatures], names: tuple[str, ...]) -> None:
+def _required(function: Callable[..., Any]) -> list[str]:
+    """Names of the parameters a call cannot leave out."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _check_text(model: nn.Module, text: Callable[..., TextFeatures], parameters: dict[str, Any]) -> None:
     if not callable(text):
         raise ValueError(f"text must be a callable that takes the forward's arguments, got {type(text).__name__}")
     bound = [hook for hook in model._forward_pre_hooks.values() if isinstance(hook, BindText)]
@@ -249,9 +269,11 @@ def _check_text(model: nn.Module, text: Callable[..., TextFeatures], names: tupl
     except (TypeError, ValueError):
         return
     given = inspect.signature(model.forward).parameters
-    always = [name for name in names if given[name].default is inspect.Parameter.empty]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given.values()):
+        return  # a wrapper's: what it passes on only the call tells
+    always = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
     named = {p.name: None for p in given.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-    for arguments in {tuple(always), names}:
+    for arguments in {tuple(always), tuple(parameters)}:
         try:
             signature.bind(*arguments, **named)
         except TypeError as error:

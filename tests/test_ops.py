@@ -226,3 +226,23 @@ def test_auto_gives_what_composed_gives() -> None:
         results.append([y, leaf.grad, words.grad, *(p.grad.clone() for p in layer.parameters())])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max().clamp(min=1)))
+
+
+@pytest.mark.parametrize("path", ["composed", "tiled", "triton"])
+@pytest.mark.parametrize("cue", ["word", "both", "sentence"])
+def test_a_differentiable_gradient_is_the_gradient(cue: str, path: ops.Path) -> None:
+    """The tables are functions of the keys: a graph through both must not count that way twice."""
+    dtype = torch.float32 if path == "triton" else torch.float64
+    layer = layer_of(cue, 5, dtype)
+    x, text = inputs_of(Case((3, 5, 4, 4), padded=True), dtype)
+    leaves = [t.clone().requires_grad_() for t in (x, text.sentence, text.words)]
+    results = []
+    with ops.use(path):
+        for create in (False, True):
+            y = layer(leaves[0], TextFeatures(leaves[1], leaves[2], text.padding_mask)).sin().sum()
+            wanted = [*leaves, *layer.parameters()]
+            results.append(torch.autograd.grad(y, wanted, create_graph=create, allow_unused=True))
+    for first, second in zip(*results, strict=True):
+        assert (first is None) == (second is None)
+        if first is not None:
+            torch.testing.assert_close(first, second.detach(), rtol=1e-3, atol=1e-4)

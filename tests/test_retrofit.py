@@ -196,7 +196,12 @@ def closure(stage, *args):
     return scbn.checkpoint(lambda h: stage(h, *args[1:]), args[0])
 
 
-@pytest.mark.parametrize("how", [scbn.checkpoint, closure], ids=["module", "closure"])
+def container(stage, *args):
+    stages = {"of": [stage]}
+    return scbn.checkpoint(lambda h: stages["of"][0](h, *args[1:]), args[0])
+
+
+@pytest.mark.parametrize("how", [scbn.checkpoint, closure, container], ids=["module", "closure", "container"])
 def test_checkpointing_keeps_the_text(how) -> None:
     model = Checkpointed(how)
     scbn.retrofit(

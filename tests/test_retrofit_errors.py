@@ -11,6 +11,7 @@ from torch import nn
 
 import scbn
 from scbn import TextFeatures
+from scbn.attngan import AttnGANText
 from scbn.binding import HOLDER
 
 pytestmark = [
@@ -156,3 +157,106 @@ def test_the_mask_fix_is_opt_in_and_right() -> None:
         torch.testing.assert_close(maps.sum(1), torch.ones_like(maps[:, 0]))
     alike = {k: v[:1] for k, v in call.items()}  # one sample: there is no other's mask to confuse
     equal(seeded(fixed, **alike), seeded(model, **alike))
+
+
+def test_patterns_that_disagree_about_one_norm_with_two_names() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.BatchNorm2d(3)
+            self.b = self.a
+
+        def forward(self, x, s):
+            return self.b(self.a(x))
+
+    with pytest.raises(ValueError, match="disagree about b, a norm with several names"):
+        scbn.retrofit(
+            Twice(), {"a": "sentence", "b": "word"}, text=lambda x, s: TextFeatures(s), sentence_dim=4, word_dim=4
+        )
+
+
+def test_a_norm_that_is_conditioned_already_is_left() -> None:
+    class Conditional(nn.BatchNorm2d):
+        def forward(self, x, y):
+            return super().forward(x) * y
+
+    model = nn.ModuleDict({"norm": Conditional(3)})
+    assert "conditioned on something already" in str(scbn.norm_layers(model)[0].problem)
+
+
+def test_a_part_retrofitted_on_its_own_stays() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.norm = attngan(2), nn.BatchNorm2d(3)
+
+        def forward(self, z_code, sent_emb, word_embs, mask):
+            images, *rest = self.inner(z_code, sent_emb, word_embs, mask)
+            return [self.norm(images[-1])], *rest
+
+    model = Outer()
+    scbn.retrofit_attngan(model.inner)
+    scbn.retrofit(model, {"norm": "sentence"}, text=_text, sentence_dim=SENTENCE)
+    assert scbn.unretrofit(model) == ("norm",)
+    assert type(model.norm) is nn.BatchNorm2d
+    assert sum(norm.cue is not None for norm in scbn.norm_layers(model)) == 5
+    model(*four())
+
+
+def test_going_back_takes_the_mask_fix_along_and_an_empty_caption_is_no_nan() -> None:
+    model, call = attngan().eval(), arguments()
+    plain = copy.deepcopy(model)
+    scbn.retrofit_attngan(model, fix_mask=True)
+    call["mask"][1] = True
+    assert all(image.isfinite().all() for image in seeded(model, **call))
+    scbn.unretrofit(model)
+    assert str(model) == str(plain)
+    call["mask"][1, 0] = False
+    equal(seeded(model, **call), seeded(plain, **call))
+
+
+class Optional(nn.Module):
+    """Arguments one may leave out, before and behind those one may not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x, sent_emb, word_embs, mask=None, scale=1.0, *, truncation=1.0):
+        return self.norm(x) * scale * truncation
+
+
+def test_arguments_left_out_and_given_by_name() -> None:
+    model = Optional().eval()
+    scbn.retrofit(model, {"norm": "both"}, text=AttnGANText(1, 2, 3), sentence_dim=4, word_dim=5)
+    x, s, w = torch.randn(2, 3, 4, 4), torch.randn(2, 4), torch.randn(2, 5, 6)
+    want = model(x, s, w)
+    equal([model(x, s, w, scale=1.0)], [want])
+    equal([model(x, sent_emb=s, word_embs=w, truncation=1.0)], [want])
+    equal([model(x, s, word_embs=w, scale=2.0)], [2 * want])
+
+
+class Wrapper(nn.Module):
+    """As DataParallel: its forward takes anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = Optional()
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def test_a_root_that_takes_anything() -> None:
+    model = Wrapper()
+    scbn.retrofit(model, {"module.norm": "sentence"}, text=lambda x, s, w, **_: TextFeatures(s), sentence_dim=4)
+    model(torch.randn(2, 3, 4, 4), torch.randn(2, 4), torch.randn(2, 5, 6), scale=2.0)
+
+
+def test_a_sequential_root_and_a_norm_without_state() -> None:
+    vector = torch.randn(2, 4)
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3, affine=False, track_running_stats=False))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scbn.retrofit(model, {"1": "sentence"}, text=lambda x: TextFeatures(vector), sentence_dim=4)
+    model(torch.randn(2, 1, 4, 4))
+    model.load_state_dict(before)

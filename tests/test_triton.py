@@ -49,7 +49,7 @@ def run(function, module, x, text, weight):
 @pytest.mark.parametrize("cue", CUES)
 def test_layers_equal_the_formula(cue: str, case: Case, training: bool, dtype: torch.dtype) -> None:
     layer = layer_of(cue, case.shape[1]).train(training)
-    exact = copy.deepcopy(layer)
+    exact, start = copy.deepcopy(layer), copy.deepcopy(layer)
     x, text = inputs_of(case)
     x = x.to(dtype).double()
     weight = torch.randn_like(x).to(dtype).double()
@@ -62,9 +62,12 @@ def test_layers_equal_the_formula(cue: str, case: Case, training: bool, dtype: t
     assert got[0].dtype == dtype
     assert got[0].stride() == x.stride()
     close(got, want, dtype)
-    torch.testing.assert_close(
-        layer.bn.running_mean.cpu().double(), exact.bn.running_mean
-    ) if not training else None
+    plain = torch.nn.BatchNorm2d(case.shape[1], dtype=torch.float64).train(training)
+    plain.load_state_dict(start.bn.state_dict())
+    plain(x.double().cpu().reshape(case.shape[0], case.shape[1], -1, 1))
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        found, expected = getattr(layer.bn, name).cpu().double(), getattr(plain, name).double()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 SHAPES = [
@@ -128,7 +131,7 @@ def test_every_value_is_written(channels: int) -> None:
     layer = layer_of("both", channels, torch.float32).to(DEVICE)
     x, text = inputs_of(Case((3, channels, 9, 11), words=5, padded=True), torch.float32)
     text = TextFeatures(*(t.to(DEVICE) for t in text))
-    torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills what torch.empty returns with NaN
     try:
         got = run(lambda m, x, t: m(x, t), layer, x.to(DEVICE), text, torch.ones_like(x).to(DEVICE))
     finally:
@@ -229,13 +232,15 @@ def test_keeps_x_and_little_else(compiled: bool) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         call(x, words)
     own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-    assert sum(size for pointer, size in seen.items() if pointer not in own) <= 1.05 * x.numel() * 4
+    kept = sum(size for pointer, size in seen.items() if pointer not in own)
+    assert x.numel() * 4 <= kept <= 1.05 * x.numel() * 4
 
 
 def test_what_it_does_not_take() -> None:
     x = torch.zeros(2, 3, 4, 4, device=DEVICE)
     assert ops.choose(x, 127) == "triton"
-    for other, words in ((x, 128), (x.double(), 1), (x[:0], 1), (x.flatten(1), 1), (x.to("meta"), 1)):
+    many = torch.zeros(65_536, 1, 2, device=DEVICE)
+    for other, words in ((x, 128), (x.double(), 1), (x[:0], 1), (x.flatten(1), 1), (x.to("meta"), 1), (many, 1)):
         assert ops.choose(other, words) == "composed"
 
 

@@ -84,6 +84,8 @@ def _runs_tiled(x: Tensor) -> bool:
 def _runs_triton(x: Tensor, words: int) -> bool:
     if not _TRITON or words >= WORD_SLOTS or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
+    if x.shape[0] > 65_535:  # a grid's limit
+        return False
     if max(x[0].numel(), x[0, 0].numel() * 2 * WORD_SLOTS) >= 2**31:  # offsets within a sample are 32-bit
         return False
     if x.device.type == "cuda":

@@ -110,6 +110,8 @@ def differentiable_gradients(
     norm: Callable[..., Tensor], tensors: tuple[Tensor, ...], rest: tuple[Any, ...], dy: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``norm(*tensors, *rest)``, themselves differentiable: for a second derivative."""
+    # In views: the tables are themselves functions of the keys, and autograd, asked for both, would count that way twice.
+    tensors = tuple(t.view_as(t) if t.requires_grad else t for t in tensors)
     y = norm(*tensors, *rest)
     wanted = [t for t in tensors if t.requires_grad]
     grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))

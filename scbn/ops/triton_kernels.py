@@ -74,7 +74,7 @@ def statistics_merge(
 ):  # fmt: skip
     """Mean and biased variance of each channel from the parts of :func:`statistics_partial`."""
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = (parts // chunks) * positions * 1.0
+    total = (parts // chunks) * 1.0 * positions
     m = tl.zeros((BLOCK_C,), tl.float32)
     for s in range(0, parts, BLOCK_S):
         part = s + tl.arange(0, BLOCK_S)

@@ -108,8 +108,15 @@ def product_kind(x: Tensor) -> str:
     """
     if x.dtype == torch.bfloat16 and not ops.interpreted():  # whose bfloat16 arithmetic is wrong
         return "bf16"
-    fast = x.dtype == torch.float16 or (x.is_cuda and torch.backends.cuda.matmul.allow_tf32)
-    return "tf32" if fast else "tf32x3"
+    return "tf32" if x.dtype == torch.float16 or (x.is_cuda and _allows_tf32()) else "tf32x3"
+
+
+def _allows_tf32() -> bool:
+    matmul: Any = torch.backends.cuda.matmul
+    try:
+        return matmul.allow_tf32
+    except RuntimeError:  # set by the newer switch, beside which torch refuses to read this one
+        return matmul.fp32_precision == "tf32"
 
 
 def product_settings(kind: str) -> dict[str, Any]:

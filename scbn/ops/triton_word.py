@@ -1,7 +1,9 @@
 """The word cue by Triton kernels.
 
 Forward: statistics (reads x), then y (reads x, writes y). Backward, with the attention recomputed each time: sums over
-positions (reads x and dy), then dx (reads x and dy, writes dx). Eight passes of x's size, as many as plain batch norm.
+positions (reads x and dy), then dx (reads x and dy, writes dx). Eight passes of x's size, as many as plain batch norm, where
+the sums of all channels fit in registers; elsewhere attention and its gradient, two numbers a word slot and position, are
+written and read besides.
 
 With L = scale keys . x, a = softmax(L), G = own_gamma + sum_t a_t gamma_t:
 
