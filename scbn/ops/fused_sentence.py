@@ -105,7 +105,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.eps, ctx.of_batch, ctx.group, ctx.path = eps, mean is None, group, path
 
 
-def _backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 8
     *tensors, mean, var = ctx.saved_tensors
     if torch.is_grad_enabled():
         # Someone differentiates the gradient: by operations that autograd knows.

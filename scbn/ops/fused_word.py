@@ -128,7 +128,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.eps, ctx.scale, ctx.of_batch, ctx.group, ctx.path = eps, scale, mean is None, group, path
 
 
-def _backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 13
     *tensors, padding, mean, var = ctx.saved_tensors
     settings = ctx.eps, ctx.scale
     if torch.is_grad_enabled():
