@@ -14,7 +14,6 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
@@ -185,16 +184,9 @@ def _holders(things: tuple[Any, ...], depth: int = 4) -> Iterator[TextHolder]:
         elif depth and isinstance(thing, types.MethodType):
             yield from _holders((thing.__self__,), depth - 1)
         elif depth and isinstance(thing, types.FunctionType):
-            cells = [cell.cell_contents for cell in thing.__closure__ or () if _filled(cell)]
-            yield from _holders((*cells, *(thing.__defaults__ or ())), depth - 1)
+            closed = inspect.getclosurevars(thing).nonlocals.values()
+            yield from _holders((*closed, *(thing.__defaults__ or ())), depth - 1)
         elif depth and isinstance(thing, (list, tuple)):
             yield from _holders(tuple(thing), depth - 1)
         elif depth and isinstance(thing, dict):
             yield from _holders(tuple(thing.values()), depth - 1)
-
-
-def _filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not torch  # an empty cell raises
-    except ValueError:
-        return False
