@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning"),
 ]
 
-SHAPES = [(1, 1, 1), (2, 1, 15), (3, 5, 4095), (2, 64, 300), (1, 512, 77), (2, 32, 63 * 65)]
+SHAPES = [(1, 1, 1), (2, 1, 15), (3, 5, 4095), (2, 64, 300), (1, 512, 77), (2, 32, 63 * 65), (1, 3, 256 * 256)]
 
 
 def arguments(n: int, c: int, p: int, t: int, padded: bool = True, of_samples: bool = False):
