@@ -81,7 +81,9 @@ class SiameseOptions:
     normalize: bool = True
     """Features of unit length, so that margin and alpha mean the same at every stage and in every run."""
     train_discriminator: bool = True
-    """The discriminators' feature heads learn the loss too, not the generator alone."""
+    """The discriminators (trunk and feature head) learn the loss."""
+    train_generator: bool = True
+    """The generator learns the loss."""
     share_noise: bool = True
     """Both branches of a pair start from the same noise."""
 

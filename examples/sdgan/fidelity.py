@@ -40,6 +40,12 @@ class AttributeReader(nn.Module):
         return list(self.head(self.trunk(images)).split(self.sizes, 1))
 
     @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """(N, F) what the head reads: features that know of attributes and of nothing else."""
+        self.eval()
+        return torch.cat([self.head[:2](self.trunk(part)) for part in images.split(256)])
+
+    @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:
         """(N, A) int64, the value of each attribute."""
         self.eval()

@@ -122,7 +122,7 @@ class GanTraining:
         ).sum()
         losses = {"discriminator": loss}
         if self.config.siamese.weight and self.config.siamese.train_discriminator:
-            losses["siamese_d"] = self._contrast(fake_verdicts, batch)
+            losses["siamese_d"], _ = self._contrast(fake_verdicts, batch)
             loss = loss + self.config.siamese.weight * losses["siamese_d"]
         self.optimizer_d.zero_grad()
         self.fabric.backward(loss)
@@ -139,8 +139,9 @@ class GanTraining:
             "kl": kl_loss(output.mu, output.logvar),
         }
         loss = losses["generator"] + config.kl_weight * losses["kl"]
-        if config.siamese.weight:
-            losses["siamese_g"] = self._contrast(verdicts, batch)
+        losses["siamese_g"], distances = self._contrast(verdicts, batch)
+        losses |= distances
+        if config.siamese.weight and config.siamese.train_generator:
             loss = loss + config.siamese.weight * losses["siamese_g"]
         if config.damsm_weight:
             e = config.encoder
@@ -162,9 +163,18 @@ class GanTraining:
             else:
                 mean.copy_(new)
 
-    def _contrast(self, verdicts: list[Verdict], batch: PairBatch) -> Tensor:
+    def _contrast(self, verdicts: list[Verdict], batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the distances that margin and alpha must be judged by."""
         halves = [v.feature.chunk(2) for v in verdicts]
-        return self.contrast([a for a, _ in halves], [b for _, b in halves], batch.same)
+        loss = self.contrast([a for a, _ in halves], [b for _, b in halves], batch.same)
+        with torch.no_grad():
+            distance = torch.stack([(a.float() - b.float()).norm(dim=1) for a, b in halves]).mean(0)
+            same = batch.same.to(distance.dtype)
+            means = {
+                "distance_same": (distance * same).sum() / same.sum().clamp(min=1),
+                "distance_other": (distance * (1 - same)).sum() / (1 - same).sum().clamp(min=1),
+            }
+        return loss, means
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

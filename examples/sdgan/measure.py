@@ -47,17 +47,23 @@ def measure(
     # Half way round: a neighbour could share nothing but its place, and so can this one.
     chance = fidelity(read.roll(count // 2, 0), truth, named)
 
-    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    strangers = torch.stack([torch.randint(len(v), (count,), generator=generator) for v in ATTRIBUTES.values()], 1)
-    described = [describe(labels, rng, 1) for labels in strangers.tolist()]
-    novel = reader.read(sampler.images([texts[0] for texts, _ in described], noise))
+    captions, strangers, stranger_named = novel_captions(count, seed)
+    novel = reader.read(sampler.images(captions, noise))
     return {
         "caption_fidelity": as_dict(fidelity(read, truth, named)),
-        "novel_caption_fidelity": as_dict(fidelity(novel, strangers, [n[0] for _, n in described])),
+        "novel_caption_fidelity": as_dict(fidelity(novel, strangers, stranger_named)),
         "chance": as_dict(chance),
         "reader_accuracy": _by_name((real == test.labels).double().mean(0)),
         "sentence_probe": _probe(sampler, train, test),
     }
+
+
+def novel_captions(count: int, seed: int) -> tuple[list[str], Tensor, list[list[str]]]:
+    """Captions of birds whose attributes were drawn independently, their labels, and what each caption names."""
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    labels = torch.stack([torch.randint(len(v), (count,), generator=generator) for v in ATTRIBUTES.values()], 1)
+    described = [describe(row, rng, 1) for row in labels.tolist()]
+    return [texts[0] for texts, _ in described], labels, [named[0] for _, named in described]
 
 
 def as_dict(result: Fidelity) -> dict[str, Any]:

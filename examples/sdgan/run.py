@@ -142,7 +142,20 @@ class Run:
         self.console.print(f"resumed {self.path} at encoder step {self.encoder_step}, step {self.gan_step}")
 
     def save(self) -> None:
-        """Write the checkpoint: all that a resumed run or a sampler needs."""
+        """Write the checkpoint, unless weights are broken.
+
+        Raises:
+            NotFinite: a weight is NaN or infinite; the previous checkpoint stays.
+        """
+        state = self.state()
+        for part in ("text", "image", "ema"):
+            broken = [name for name, value in state.get(part, {}).items() if not value.isfinite().all()]
+            if broken:
+                raise NotFinite(f"weights are not finite ({part}: {broken[0]}); {self.path} stays as it was")
+        checkpoint.save(state, self.path)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run or a sampler needs."""
         state: dict[str, Any] = {
             "config": self.config.to_json(),
             "vocabulary": self.vocabulary.words[2:],
@@ -157,11 +170,7 @@ class Run:
             state["encoders"] = self.encoders.state_dict()
         else:
             state |= {"gan": self.gan.state_dict(), "ema": self.snapshot().generator.state_dict()}
-        for part in ("text", "image", "ema"):
-            broken = [name for name, value in state.get(part, {}).items() if not value.isfinite().all()]
-            if broken:
-                raise NotFinite(f"weights are not finite ({part}: {broken[0]}); {self.path} stays as it was")
-        checkpoint.save(state, self.path)
+        return state
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.began
