@@ -117,7 +117,8 @@ def count_batch(bn: _BatchNorm) -> None:
 
 
 def _sync_group(bn: _BatchNorm) -> dist.ProcessGroup | None:
-    if not isinstance(bn, nn.SyncBatchNorm) or not dist.is_available() or not dist.is_initialized():
+    # By attribute: DDP refuses nn.SyncBatchNorm on the CPU, and other libraries have norms of their own.
+    if not hasattr(bn, "process_group") or not dist.is_available() or not dist.is_initialized():
         return None
-    group = bn.process_group or dist.group.WORLD
+    group: Any = bn.process_group or dist.group.WORLD
     return group if dist.get_world_size(group) > 1 else None

@@ -54,19 +54,19 @@ ABLATION: dict[str, Variant] = {
 
 STUDY: dict[str, Variant] = {
     "none": Variant("both", OFF),
+    "G and D": Variant("both", {}),
     "G only": Variant("both", {"train_discriminator": False}),
     "D only": Variant("both", {"train_generator": False}),
-    "G and D": Variant("both", {}),
-    "weight 2": Variant("both", {"weight": 2.0}),
     "weight 5": Variant("both", {"weight": 5.0}),
-    "raw features": Variant("both", {"normalize": False}),
-    "alpha 0, margin 1.4": Variant("both", {"alpha": 0.0, "margin": 1.4}),
-    "G only, weight 5": Variant("both", {"train_discriminator": False, "weight": 5.0}),
-    "own noise": Variant("both", {"share_noise": False}),
+    "weight 20": Variant("both", {"weight": 20.0}),
+    "G only, weight 20": Variant("both", {"train_discriminator": False, "weight": 20.0}),
+    "raw features, weight 5": Variant("both", {"normalize": False, "weight": 5.0}),
+    "alpha 0, margin 1.4, weight 5": Variant("both", {"alpha": 0.0, "margin": 1.4, "weight": 5.0}),
     "own noise, none": Variant("both", {"share_noise": False, "weight": 0.0}),
     "own noise, weight 5": Variant("both", {"share_noise": False, "weight": 5.0}),
+    "own noise, weight 20": Variant("both", {"share_noise": False, "weight": 20.0}),
 }
-"""What the Siamese loss needs: each row changes one thing of "G and D"."""
+"""What the Siamese loss needs. "G and D" has weight 1, unit-length features, margin 1, alpha 0.1, one noise a pair."""
 
 SETS = {"ablation": ABLATION, "study": STUDY}
 
@@ -149,7 +149,7 @@ class AblationRun(Run):
         if self.gan is None:
             super().save()
 
-    def _draw_samples(self) -> None:
+    def _draw(self, phase: str) -> None:
         """The pictures are made of the records' last generators, see ``keep_generator``."""
 
     def keep_generator(self, path: Path) -> None:

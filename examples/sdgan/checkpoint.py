@@ -19,7 +19,11 @@ class CheckpointError(ValueError):
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write ``state`` beside ``path`` and then put it in its place, so that a crash leaves the previous one whole."""
+    """Write ``state`` beside ``path`` and then put it in its place, so that a crash leaves the previous one whole.
+
+    Raises:
+        CheckpointError: it could not be written, for example because the disk is full; the previous one stays.
+    """
     draft = path.with_name(path.name + ".part")
     try:
         with draft.open("wb") as file:
@@ -27,6 +31,13 @@ def save(state: dict[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError about positions in the file; the OSError is what caused it.
+        reason = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
+        kept = "the previous checkpoint is untouched" if path.exists() else "there is no earlier one"
+        raise CheckpointError(
+            f"{path} could not be written ({reason}); {kept}: make room, or choose another --out, and --resume"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -86,6 +86,10 @@ class SiameseOptions:
     """The generator learns the loss."""
     share_noise: bool = True
     """Both branches of a pair start from the same noise."""
+    stages: tuple[float, ...] = ()
+    """Weight of each stage's term, low to high resolution; empty: 1 each."""
+    warm_up: int = 0
+    """Steps over which the weight rises from 0."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Config:
     """Train SD-GAN: encoders, then generator and discriminators, then pictures and numbers.
 
     Everything a run leaves is in OUT: samples.png, attention.png, losses.png, metrics.json, checkpoint.pt,
-    generator.safetensors.
+    model (weights as safetensors with the options beside them), tensorboard.
     """
 
     data: Data = "toy"
@@ -118,7 +122,24 @@ class Config:
     workers: int = 2
     """Processes that read image files."""
     accelerator: str = "auto"
+    devices: int = 1
+    """Processes on each machine, one a device."""
+    nodes: int = 1
+    """Machines; start with torchrun on each."""
+    sync_batch_norm: bool = False
+    """Batch statistics of all processes together."""
+    accumulate: int = 1
+    """Parts a step is taken in, one after the other: memory of a part, gradients of the whole. Batch statistics
+    and DAMSM's rivals are those of a part."""
+    compile: bool = False
+    """Compile generator and discriminators with torch.compile."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    log: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Where curves and pictures go besides the files: OUT/tensorboard, or Weights & Biases."""
+    unconditional_weight: float = 1.0
+    """Of "is it real" in the generator's loss."""
+    conditional_weight: float = 1.0
+    """Of "does it fit the caption" in the generator's loss."""
     damsm_weight: float = 5.0
     kl_weight: float = 1.0
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -127,11 +148,20 @@ class Config:
     siamese: SiameseOptions = field(default_factory=SiameseOptions)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "size", "checkpoint_every"):
+        for name in ("steps", "batch_size", "size", "checkpoint_every", "devices", "nodes", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.batch_size < 2:
             raise ValueError("--batch-size must be at least 2: a batch holds pairs of one image and of two images")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"--accumulate: {self.batch_size} pairs cannot be taken in {self.accumulate} equal parts"
+            )
+        if self.siamese.stages and len(self.siamese.stages) != len(self.generator.channels):
+            raise ValueError(
+                f"--siamese.stages needs a weight for each of the {len(self.generator.channels)} stages, got "
+                f"{self.siamese.stages}"
+            )
         if self.encoder_steps < 0:
             raise ValueError(f"--encoder-steps must not be negative, got {self.encoder_steps}")
         for name, value in self._positive().items():

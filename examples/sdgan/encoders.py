@@ -144,9 +144,9 @@ def _inception(weights: str) -> nn.Module:
     return model
 
 
-def image_encoder(config: Config) -> SmallImageEncoder | InceptionImageEncoder:
-    """The image encoder that the options name."""
+def image_encoder(config: Config, weights: str | None = None) -> SmallImageEncoder | InceptionImageEncoder:
+    """The image encoder that the options name; ``weights`` instead of the options' for Inception's trunk."""
     options = config.encoder
     if options.image == "small" or (options.image == "auto" and config.size < 256):
         return SmallImageEncoder(options.dim)
-    return InceptionImageEncoder(options.dim, options.inception_weights)
+    return InceptionImageEncoder(options.dim, weights or options.inception_weights)

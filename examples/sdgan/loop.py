@@ -8,9 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +26,8 @@ from rich.progress import (
 from rich.table import Column
 from torch import Tensor
 
+from examples.sdgan.devices import anyone, average_losses
+from examples.sdgan.journal import Journal
 from examples.sdgan.pictures import History
 
 _EVERY = 10
@@ -33,7 +38,7 @@ class NotFinite(RuntimeError):
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with steps, losses and the time left."""
+    """A bar with steps, images per second, the time left and losses."""
     # In a narrow window the losses give way, never the bar and the time left.
     losses = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
@@ -50,64 +55,95 @@ def progress_bar(console: Console) -> Progress:
     )
 
 
-def run_phase(
-    name: str,
-    start: int,
-    stop: int,
-    batches: Iterable[Any],
-    step: Callable[[int, Any], dict[str, Tensor]],
-    history: History,
-    checkpoint: Callable[[int], None],
-    checkpoint_every: int,
-    seed: int,
-    console: Console,
-) -> None:
-    """Take the steps from ``start`` to ``stop``.
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
 
     Args:
-        name: of the phase, for the bar and the curves.
+        name: for the bar and the curves.
         start, stop: step numbers.
+        images: of a step, in all processes together.
         batches: one for each of these steps.
         step: called with the number and the batch; returns losses.
-        history: gets the curves, a point every 10 steps.
         checkpoint: called with the number of steps done.
-        checkpoint_every: steps between these calls; Ctrl-C calls it too.
+        every: steps between these calls; Ctrl-C calls it too.
         seed: with the step number it seeds torch's global generator, so a resumed run goes on as the first would.
+    """
+
+    name: str
+    start: int
+    stop: int
+    images: int
+    batches: Iterable[Any]
+    step: Callable[[int, Any], dict[str, Tensor]]
+    checkpoint: Callable[[int], None]
+    every: int
+    seed: int
+
+
+def run_phase(
+    phase: Phase, fabric: Fabric, history: History, journal: Journal, console: Console, path: Path
+) -> None:
+    """Take the steps of a phase.
+
+    Args:
+        phase: what to do.
+        fabric: the processes, which stop together.
+        history: gets the curves, a point every 10 steps.
+        journal: gets the same, and images per second.
         console: where progress goes.
+        path: of the checkpoint, for messages.
 
     Raises:
         NotFinite: a loss is NaN or infinite; names the step, the losses and the last checkpoint.
         KeyboardInterrupt: on Ctrl-C, once the step under way is done and the checkpoint written.
     """
-    curves = history.setdefault(name, {"step": []})
-    saved = start
-    began = time.monotonic()
+    curves = history.setdefault(phase.name, {"step": []})
+    saved = phase.start
+    began, rate, busy, counted = time.monotonic(), 0.0, time.monotonic(), phase.start
     with progress_bar(console) as bar, _interrupts() as interrupted:
-        task = bar.add_task(name, total=stop, completed=start, note="")
-        for number, batch in zip(range(start, stop), batches, strict=True):
-            torch.manual_seed(seed * 1_000_003 + number)
-            losses = step(number, batch)
+        task = bar.add_task(phase.name, total=phase.stop, completed=phase.start, note="")
+        for number, batch in zip(range(phase.start, phase.stop), phase.batches, strict=True):
+            # Each process draws on its own: the same dropout everywhere would be one mask for several samples.
+            torch.manual_seed(phase.seed * 1_000_003 + number + (fabric.global_rank << 44))
+            losses = phase.step(number, batch)
             done = number + 1
-            leaving = interrupted() or done == stop
-            saving = leaving or done % checkpoint_every == 0
-            if saving or number % _EVERY == 0:
-                values = {key: float(value) for key, value in losses.items()}
+            recorded = number % _EVERY == 0
+            # Several processes ask each other only now and then, for it makes the host wait.
+            asked = (recorded or fabric.world_size == 1) and anyone(fabric, interrupted())
+            leaving = asked or done == phase.stop
+            saving = leaving or done % phase.every == 0
+            if saving or recorded:
+                values = average_losses(fabric, losses)
                 if not all(math.isfinite(value) for value in values.values()):
-                    raise NotFinite(
-                        f"{name}, step {number}: a loss is not finite: {values}; the last checkpoint is of step "
-                        f"{saved}; try a lower learning rate, or --resume to see whether it happens again"
+                    good = (
+                        f"the last good checkpoint is {path}, of step {saved}"
+                        if path.is_file()
+                        else ("no checkpoint was written yet")
                     )
-                note = " ".join(f"{key} {value:.2f}" for key, value in values.items())
+                    raise NotFinite(
+                        f"{phase.name}, step {number}: a loss is not finite: {values}; {good}; try a lower learning "
+                        "rate, or --resume to see whether it happens again"
+                    )
+                now = time.monotonic()
+                if done > counted:
+                    rate = phase.images * (done - counted) / max(now - busy, 1e-9)
+                    busy, counted = now, done
+                note = f"{rate:.0f} images/s " + " ".join(f"{key} {value:.2f}" for key, value in values.items())
                 bar.update(task, completed=done, note=note)
-                if number % _EVERY == 0 or done == stop:
+                if recorded or done == phase.stop:
                     _record(curves, number, values)
-                if not console.is_terminal and (number - start) % max((stop - start) // 10, 1) < _EVERY:
-                    left = (time.monotonic() - began) / (done - start) * (stop - done)
-                    console.print(f"{name} {done}/{stop}, {left:.0f} s left: {note}")
+                    journal.scalars(phase.name, number, {**values, "images_per_second": rate})
+                if (
+                    not console.is_terminal
+                    and (number - phase.start) % max((phase.stop - phase.start) // 10, 1) < _EVERY
+                ):
+                    left = (now - began) / (done - phase.start) * (phase.stop - done)
+                    console.print(f"{phase.name} {done}/{phase.stop}, {left:.0f} s left: {note}")
             if saving:
-                checkpoint(done)
-                saved = done
-            if interrupted():
+                phase.checkpoint(done)
+                saved, busy = done, time.monotonic()
+            if asked:
                 raise KeyboardInterrupt
 
 

@@ -27,11 +27,11 @@ def discriminator_loss(kind: str, real: Verdict, fake: Verdict, wrong: Tensor) -
     return positive / 2 + negative / 3
 
 
-def generator_loss(kind: str, fake: Verdict) -> Tensor:
-    """Unconditional and conditional loss of one stage's images."""
+def generator_loss(kind: str, fake: Verdict, unconditional: float = 1.0, conditional: float = 1.0) -> Tensor:
+    """Weighted unconditional and conditional loss of one stage's images."""
     if kind == "bce":
-        return _bce(fake.real, 1) + _bce(fake.fits, 1)
-    return -fake.real.mean() - fake.fits.mean()
+        return unconditional * _bce(fake.real, 1) + conditional * _bce(fake.fits, 1)
+    return -unconditional * fake.real.mean() - conditional * fake.fits.mean()
 
 
 def kl_loss(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from examples.sdgan.config import Config
 from examples.sdgan.damsm import damsm_loss
 from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.data.pairs import PairBatch
+from examples.sdgan.devices import average_gradients, gather, gather_text
 from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
 
 
@@ -61,6 +62,7 @@ class EncoderTraining:
             loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
+        average_gradients(self.fabric, (p for group in self.optimizer.param_groups for p in group["params"]))
         nn.utils.clip_grad_norm_(self.text.parameters(), self.options.text_clip)
         self.optimizer.step()
         return {name: value.detach() for name, value in losses.items()}
@@ -75,7 +77,15 @@ class EncoderTraining:
     def _match(self, images: Tensor, batch: PairBatch) -> dict[str, Tensor]:
         regions, code = self.image(images)
         gammas = (self.options.gamma1, self.options.gamma2, self.options.gamma3)
-        word, sentence = damsm_loss(regions, code, self.text(batch.tokens), batch.classes, gammas)
+        # Every caption of the joint batch is a rival.
+        fabric = self.fabric
+        word, sentence = damsm_loss(
+            gather(fabric, regions),
+            gather(fabric, code),
+            gather_text(fabric, self.text(batch.tokens)),
+            gather(fabric, batch.classes),
+            gammas,
+        )
         return {"words": word, "sentence": sentence}
 
     def state_dict(self) -> dict[str, Any]:

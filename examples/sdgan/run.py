@@ -7,27 +7,39 @@ import json
 import math
 import random
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.fabric import Fabric
 from rich.console import Console
-from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from examples.sdgan import checkpoint, fidelity, pictures
-from examples.sdgan.config import Config
+from examples.sdgan.config import Config, from_json
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
-from examples.sdgan.encoders import TextEncoder, image_encoder
-from examples.sdgan.gan import GanTraining, standing_statistics
-from examples.sdgan.loop import NotFinite, progress_bar, run_phase
+from examples.sdgan.devices import make_fabric, share_statistics
+from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
+from examples.sdgan.export import write_model
+from examples.sdgan.gan import GanTraining, build_generator, standing_statistics
+from examples.sdgan.journal import open_journal
+from examples.sdgan.loop import NotFinite, Phase, progress_bar, run_phase
 from examples.sdgan.measure import measure
 from examples.sdgan.pretrain import EncoderTraining
 from examples.sdgan.sampler import Sampler
 from examples.sdgan.vocabulary import Vocabulary
 
 # What may differ between a run and its continuation.
-_FREE = ("steps", "out", "resume", "checkpoint_every", "workers", "accelerator")
+_FREE = (
+    "steps",
+    "out",
+    "resume",
+    "checkpoint_every",
+    "workers",
+    "accelerator",
+    "devices",
+    "nodes",
+    "compile",
+    "log",
+)
 _GRID, _SHEET, _STANDING_BATCHES = 24, 5, 20
 
 
@@ -39,13 +51,10 @@ class Run:
         self.began = time.monotonic()
         self.path = config.out / "checkpoint.pt"
         state = self._state_to_resume()
+        self.fabric = make_fabric(config)
+        self.first = self.fabric.is_global_zero
+        self.console = console if self.first else Console(quiet=True)
         torch.manual_seed(config.seed)
-        try:
-            self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"--accelerator {config.accelerator}, --precision {config.precision}: {error}"
-            ) from error
         self.train, self.test = self._open_data()
         words = (
             state["vocabulary"]
@@ -54,7 +63,12 @@ class Run:
         )
         self.vocabulary = Vocabulary(words)
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
-        self.image = image_encoder(config).to(self.fabric.device)
+        self.image = image_encoder(config)
+        if config.sync_batch_norm:
+            self.image = cast(
+                "SmallImageEncoder | InceptionImageEncoder", share_statistics(self.image, self.fabric.device)
+            )
+        self.image = self.image.to(self.fabric.device)
         self.history: pictures.History = {}
         self.seconds = 0.0
         self.encoder_step = self.gan_step = 0
@@ -64,14 +78,20 @@ class Run:
         self._drawn_at = -1
         if state:
             self._restore(state)
+        self.journal = open_journal(config, self.encoder_step + self.gan_step, self.first)
 
     def go(self) -> None:
         """Train what is left to train, then measure and draw."""
-        self.train_encoders()
-        if self.gan is None:
-            self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
-        self.train_generator("gan", self.config.steps)
-        self._finish()
+        try:
+            self.train_encoders()
+            if self.gan is None:
+                self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
+            self.train_generator("gan", self.config.steps)
+            if self.first:
+                self._finish()
+        finally:
+            self.journal.close()
+        self.fabric.barrier()
 
     def train_encoders(self) -> None:
         """Match text and image encoder, as far as that is not done."""
@@ -79,7 +99,7 @@ class Run:
         pairs = config.encoder.batch_size // 2
         if self.encoder_step < self.encoders.steps:
             batches = self._batches(pairs, 0.0, config.seed, self.encoder_step, self.encoders.steps)
-            self._phase("encoders", self.encoder_step, self.encoders.steps, batches, self.encoders.step)
+            self._phase("encoders", self.encoder_step, self.encoders.steps, pairs, batches, self.encoders.step)
 
     def train_generator(self, name: str, steps: int) -> None:
         """Train generator and discriminators up to ``steps``, as far as that is not done."""
@@ -87,25 +107,28 @@ class Run:
         if self.gan_step < steps:
             c = self.config
             batches = self._batches(c.batch_size, 0.5, c.seed + 1, self.gan_step, steps)
-            self._phase(name, self.gan_step, steps, batches, self.gan.step)
+            self._phase(name, self.gan_step, steps, c.batch_size, batches, self.gan.step)
 
-    def _phase(self, name: str, start: int, stop: int, batches: DataLoader, step: Any) -> None:
+    def _phase(self, name: str, start: int, stop: int, pairs: int, batches: DataLoader, step: Any) -> None:
         def save(done: int) -> None:
             if name == "encoders":
                 self.encoder_step = done
             else:
                 self.gan_step = done
-            self.save()
-            if name != "encoders":
-                self._draw_samples()
+            if self.first:
+                self.save()
+                if name != "encoders":
+                    self._draw(name)
+            self.fabric.barrier()
 
         on_device = (self.fabric.to_device(batch) for batch in batches)
         every, seed = self.config.checkpoint_every, self.config.seed
-        run_phase(name, start, stop, on_device, step, self.history, save, every, seed, self.console)
+        phase = Phase(name, start, stop, 2 * pairs, on_device, step, save, every, seed)
+        run_phase(phase, self.fabric, self.history, self.journal, self.console, self.path)
 
     def _batches(self, pairs: int, same: float, seed: int, start: int, stop: int) -> DataLoader:
-        c = self.config
-        data = SiamesePairs(self.train, self.vocabulary, c.encoder.words, pairs, c.size, seed, same)
+        c, rank, world = self.config, self.fabric.global_rank, self.fabric.world_size
+        data = SiamesePairs(self.train, self.vocabulary, c.encoder.words, pairs, c.size, seed, same, rank, world)
         return DataLoader(data, batch_size=None, sampler=range(start, stop), num_workers=c.workers)
 
     def _open_data(self) -> tuple[CaptionedImages, CaptionedImages]:
@@ -120,7 +143,8 @@ class Run:
         if not self.config.resume:
             return None
         state = checkpoint.load(self.path)
-        before, now = json.loads(state["config"]), json.loads(self.config.to_json())
+        # Rebuilt, so that options that came later than the checkpoint have their defaults.
+        before, now = json.loads(from_json(state["config"]).to_json()), json.loads(self.config.to_json())
         changed = [k for k in now if k not in _FREE and before.get(k) != now[k]]
         if changed:
             told = "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in changed)
@@ -180,8 +204,12 @@ class Run:
         assert self.gan is not None
         if self.sampler is not None and self._drawn_at == self.gan_step:
             return self.sampler
-        generator = copy.deepcopy(self.gan.average.module)
-        sampler = Sampler(self.config, self.vocabulary, self.text, generator)  # pyright: ignore[reportArgumentType]
+        generator: Any = copy.deepcopy(self.gan.average.module)
+        if self.config.sync_batch_norm:
+            # This process samples alone: its statistics must not wait for others.
+            generator = build_generator(self.config).to(self.fabric.device)
+            generator.load_state_dict(self.gan.average.module.state_dict())
+        sampler = Sampler(self.config, self.vocabulary, self.text, generator)
         rng = random.Random(self.config.seed)
         size, dim = 2 * self.config.batch_size, self.config.generator.noise_dim
         noise = pictures.standing_noise(_STANDING_BATCHES * size, dim, seed=1).to(self.fabric.device)
@@ -197,32 +225,33 @@ class Run:
         self.sampler, self._drawn_at = sampler, self.gan_step
         return sampler
 
-    def _draw_samples(self) -> None:
-        sampler = self.snapshot()
+    def _draw(self, phase: str) -> None:
+        config, sampler = self.config, self.snapshot()
         captions = [self.test.captions[i % len(self.test)][0] for i in range(_GRID)]
-        images = sampler.images(captions, pictures.standing_noise(_GRID, self.config.generator.noise_dim))
+        noise = pictures.standing_noise(_GRID, config.generator.noise_dim)
+        images = sampler.images(captions, noise)
         held_out = "captions it was trained on" if self.test is self.train else "held-out captions"
         title = f"{self.test.name}: {held_out}, step {self.gan_step}"
-        pictures.sample_grid(images, captions, self.config.out / "samples.png", title=title)
+        drawn = [config.out / "samples.png"]
+        pictures.sample_grid(images, captions, drawn[0], title=title)
+        images, maps, words = sampler.attention(captions[:_SHEET], noise[:_SHEET])
+        layer = pictures.finest(maps)
+        if layer is not None:
+            title = f"where each word is heard, layer {layer[0]}; the number is the map's highest weight"
+            drawn.append(config.out / "attention.png")
+            pictures.attention_sheet(images, layer[1], words, drawn[1], title=title)
+        for path in drawn:
+            self.journal.picture(phase, self.gan_step, path)
 
     def _finish(self) -> None:
         config, sampler = self.config, self.snapshot()
         trained = self._elapsed()
-        captions = [self.test.captions[i % len(self.test)][0] for i in range(_SHEET)]
-        noise = pictures.standing_noise(_SHEET, config.generator.noise_dim)
-        images, maps, words = sampler.attention(captions, noise)
-        layer = pictures.finest(maps)
-        if layer is None:
+        if not (config.out / "samples.png").is_file() or config.resume:
+            self._draw("gan")
+        if not (config.out / "attention.png").is_file():
             self.console.print("no attention.png: no norm of this generator listens to words")
-        else:
-            title = f"where each word is heard, layer {layer[0]}; the number is the map's highest weight"
-            pictures.attention_sheet(images, layer[1], words, config.out / "attention.png", title=title)
         pictures.loss_curves(self.history, config.out / "losses.png")
-        save_file(
-            {name: value.contiguous() for name, value in sampler.generator.state_dict().items()},
-            config.out / "generator.safetensors",
-            metadata={"config": config.to_json()},
-        )
+        write_model(config.out / "model", sampler, self.image)
         metrics: dict[str, Any] = {"data": self.train.name, "images": len(self.train), "steps": self.gan_step}
         if config.data == "toy":
             with progress_bar(self.console) as bar:

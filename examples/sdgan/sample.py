@@ -12,7 +12,7 @@ from rich.console import Console
 
 from examples.sdgan import pictures
 from examples.sdgan.checkpoint import CheckpointError
-from examples.sdgan.sampler import Sampler
+from examples.sdgan.export import load_sampler
 from examples.sdgan.vocabulary import tokenize
 
 
@@ -21,7 +21,7 @@ class Options:
     """Make images of sentences with a trained checkpoint."""
 
     checkpoint: Path
-    """checkpoint.pt of a run."""
+    """checkpoint.pt of a run, or its folder model."""
     caption: tuple[str, ...]
     """One sentence or several, each in quotes."""
     count: int = 6
@@ -52,7 +52,7 @@ def make(options: Options, console: Console) -> Path:
     """
     if options.count < 1 or not options.caption:
         raise ValueError(f"needs at least one caption and --count of at least 1, got count={options.count}")
-    sampler = Sampler.load(options.checkpoint)
+    sampler = load_sampler(options.checkpoint)
     for caption in options.caption:
         unknown = sampler.unknown(caption)
         if len(unknown) == len(tokenize(caption)):

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "what was trained is in checkpoint.pt, continue with the same command and --resume"
         console.print(f"stopped; {hint if saved else 'nothing was trained yet'}")
         return 130
-    console.print(
+    run.console.print(
         f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"
     )
     return 0

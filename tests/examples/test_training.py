@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from PIL import Image
 from rich.console import Console
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from examples.sdgan import checkpoint, fidelity, sample, train
 from examples.sdgan.config import from_json
 from examples.sdgan.data import toy
-from examples.sdgan.gan import GanTraining, build_generator
-from examples.sdgan.loop import NotFinite, run_phase
+from examples.sdgan.export import load_image_encoder, load_sampler
+from examples.sdgan.gan import GanTraining
+from examples.sdgan.journal import NoJournal
+from examples.sdgan.loop import NotFinite, Phase, run_phase
 from examples.sdgan.sampler import Sampler
 
 TINY = [
@@ -115,15 +117,56 @@ def test_a_run_leaves_what_it_promises(finished: Path, capsys: pytest.CaptureFix
     assert config.generator.channels == (8, 8, 8)
 
 
-def test_the_exported_generator_is_the_averaged_one(finished: Path) -> None:
-    with safe_open(finished / "generator.safetensors", "pt") as file:
-        config = from_json(file.metadata()["config"])
-    generator = build_generator(config)
-    generator.load_state_dict(load_file(finished / "generator.safetensors"))
+def test_the_exported_model_is_the_averaged_one(finished: Path) -> None:
     sampler = Sampler.load(finished / "checkpoint.pt")
-    assert same(generator.state_dict(), sampler.generator.state_dict())
     ema = checkpoint.load(finished / "checkpoint.pt")["gan"]["average"]
-    assert all(torch.equal(p, ema[f"module.{name}"]) for name, p in generator.named_parameters())
+    assert all(torch.equal(p, ema[f"module.{name}"]) for name, p in sampler.generator.named_parameters())
+    for path in (finished, finished / "model"):
+        exported = load_sampler(path)
+        assert same(exported.generator.state_dict(), sampler.generator.state_dict())
+        assert same(exported.text.state_dict(), sampler.text.state_dict())
+        assert exported.vocabulary.words == sampler.vocabulary.words
+        assert exported.config == sampler.config
+    image = checkpoint.load(finished / "checkpoint.pt")["image"]
+    assert same(load_image_encoder(finished).state_dict(), image)
+    assert same(load_image_encoder(finished / "checkpoint.pt").state_dict(), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "[]", "must hold an object"),
+        ("config.json", "{", "missing, or not JSON"),
+        ("config.json", '{"nonsense": 1}', "unknown options"),
+        ("vocabulary.json", "[1]", "list of words"),
+        ("vocabulary.json", '["bird"]', "do not fit config.json"),
+        ("generator.safetensors", "", "not a safetensors file"),
+        ("text_encoder.safetensors", None, "missing, or not a safetensors file"),
+    ],
+)
+def test_a_broken_export_is_refused(
+    name: str, content: str | None, message: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(finished / "model", tmp_path / "model")
+    if content is None:
+        (tmp_path / "model" / name).unlink()
+    else:
+        (tmp_path / "model" / name).write_text(content)
+    assert sample.main(["--checkpoint", str(tmp_path), "--caption", "a bird"]) == 2
+    output = capsys.readouterr().out
+    assert message in output
+    assert str(tmp_path / "model") in output
+
+
+def test_curves_and_pictures_go_to_tensorboard(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard"), {"images": 0, "scalars": 0})
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"gan/generator", "gan/distance_same", "gan/images_per_second", "encoders/words"} <= scalars
+    assert [e.step for e in events.Scalars("gan/generator")] == [0, 5]
+    assert set(events.Tags()["images"]) == {"gan/samples", "gan/attention"}
 
 
 def test_resuming_gives_bitwise_the_run_that_never_stopped(finished: Path, tmp_path: Path) -> None:
@@ -143,7 +186,7 @@ def test_ctrl_c_saves_and_says_so(
 ) -> None:
     from examples.sdgan.pretrain import EncoderTraining
 
-    kind, method = (GanTraining, "_update_generator") if phase == "gan" else (EncoderTraining, "_match")
+    kind, method = (GanTraining, "_learn_generator") if phase == "gan" else (EncoderTraining, "_match")
     original = getattr(kind, method)
     calls = []
 
@@ -231,7 +274,7 @@ def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"No space left on device\); the previous checkpoint is"):
         checkpoint.save({"step": 2}, path)
     assert torch.load(path, weights_only=True)["step"] == 1
     assert list(tmp_path.iterdir()) == [path]
@@ -242,9 +285,13 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_losses(tmp_path: Path) ->
         return {"loss": torch.tensor(float("nan") if number >= 16 else 1.0)}
 
     saved: list[int] = []
-    message = r"gan, step 19: a loss is not finite: \{'loss': nan\}; the last checkpoint is of step 15"
+    message = r"gan, step 19: a loss is not finite: \{'loss': nan\}; the last good checkpoint is .*c, of step 15"
+    path = tmp_path / "c"
+    path.write_text("")
+    phase = Phase("gan", 0, 50, 2, range(50), step, saved.append, 5, 0)
+    fabric = Fabric(accelerator="cpu", devices=1)
     with pytest.raises(NotFinite, match=message):
-        run_phase("gan", 0, 50, range(50), step, {}, saved.append, 5, 0, Console(quiet=True))
+        run_phase(phase, fabric, {}, NoJournal(), Console(quiet=True), path)
     assert saved == [5, 10, 15]  # what broke was not saved over what is whole
 
 

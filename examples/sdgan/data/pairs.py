@@ -41,6 +41,7 @@ class SiamesePairs(Dataset[PairBatch]):
         size: pixels.
         seed: of the run.
         same: the share of pairs that are two captions of one image.
+        rank, world: every ``world``-th pair from ``rank`` on; the batches of all ranks together are one batch.
     """
 
     def __init__(
@@ -52,9 +53,13 @@ class SiamesePairs(Dataset[PairBatch]):
         size: int,
         seed: int,
         same: float = 0.5,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.data, self.words, self.batch_size, self.size, self.seed = data, words, batch_size, size, seed
         self.alike = int(batch_size * same)
+        pairs = range(rank, batch_size, world)
+        self.mine = [*pairs, *(batch_size + pair for pair in pairs)]
         self.tokens = [[vocabulary.encode(caption) for caption in captions] for captions in data.captions]
 
     def __len__(self) -> int:
@@ -82,10 +87,17 @@ class SiamesePairs(Dataset[PairBatch]):
         # Known on the host, so trimming costs no synchronisation; attention and DAMSM pay for every word.
         longest = min(self.words, max(map(len, captions)))
         tokens = pad(captions, longest, rng)
-        images = self.data.images.load(indices, self.size, rng)
-        which = torch.tensor(indices)
+        # A generator for each image: whoever loads it crops it alike.
+        seeds = pick(1 << 62, len(indices)).tolist()
+        images = [
+            self.data.images.load([indices[i]], self.size, torch.Generator().manual_seed(seeds[i]))
+            for i in self.mine
+        ]
+        which = torch.tensor(indices)[self.mine]
         classes = which if self.data.classes is None else self.data.classes[which]
-        return PairBatch(images, tokens, same, classes, which)
+        return PairBatch(
+            torch.cat(images), tokens[self.mine], same[self.mine[: len(self.mine) // 2]], classes, which
+        )
 
 
 def step_rng(seed: int, step: int) -> torch.Generator:

@@ -1,0 +1,110 @@
+"""A trained model as safetensors with its options beside them: nothing to unpickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from examples.sdgan import checkpoint
+from examples.sdgan.config import Config, from_json
+from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
+from examples.sdgan.gan import build_generator
+from examples.sdgan.sampler import Sampler
+from examples.sdgan.vocabulary import Vocabulary
+
+ImageEncoder = SmallImageEncoder | InceptionImageEncoder
+
+
+def write_model(folder: Path, sampler: Sampler, image: nn.Module) -> None:
+    """``generator``, ``text_encoder`` and ``image_encoder.safetensors``, ``config.json``, ``vocabulary.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"generator": sampler.generator, "text_encoder": sampler.text, "image_encoder": image}
+    for name, module in parts.items():
+        weights = {key: value.contiguous() for key, value in module.state_dict().items()}
+        save_file(weights, folder / f"{name}.safetensors", metadata={"config": sampler.config.to_json()})
+    (folder / "config.json").write_text(sampler.config.to_json() + "\n", encoding="utf-8")
+    (folder / "vocabulary.json").write_text(json.dumps(sampler.vocabulary.words[2:]) + "\n", encoding="utf-8")
+
+
+def load_sampler(path: Path) -> Sampler:
+    """The sampler, from a checkpoint or from what :func:`write_model` wrote.
+
+    Args:
+        path: ``OUT/checkpoint.pt``, ``OUT/model``, or OUT itself, whose model is taken.
+
+    Raises:
+        checkpoint.CheckpointError: a file is missing, broken, foreign, or its weights do not fit its options.
+    """
+    if not path.is_dir():
+        return Sampler.load(path)
+    folder, options = _open(path)
+    words = _json(folder / "vocabulary.json")
+    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+        raise checkpoint.CheckpointError(f"{folder / 'vocabulary.json'}: must hold a list of words")
+    vocabulary = Vocabulary(words)
+    text, generator = TextEncoder(len(vocabulary), options.encoder), build_generator(options)
+    _fill(text, folder / "text_encoder.safetensors")
+    _fill(generator, folder / "generator.safetensors")
+    return Sampler(options, vocabulary, text.eval(), generator.eval())
+
+
+def load_image_encoder(path: Path) -> ImageEncoder:
+    """The matching network's image encoder, from where :func:`load_sampler` finds the rest.
+
+    Raises:
+        checkpoint.CheckpointError: as there.
+    """
+    if path.is_dir():
+        folder, options = _open(path)
+        weights = _weights(folder / "image_encoder.safetensors")
+    else:
+        state = checkpoint.load(path)
+        options, weights = from_json(state["config"]), state["image"]
+    # The trunk's weights come with the file: nothing to download.
+    encoder = image_encoder(options, weights="random")
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise checkpoint.CheckpointError(
+            f"{path}: the image encoder does not fit its options ({error})"
+        ) from error
+    return encoder.eval()
+
+
+def _open(path: Path) -> tuple[Path, Config]:
+    folder = path / "model" if (path / "model").is_dir() else path
+    config = _json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise checkpoint.CheckpointError(f"{folder / 'config.json'}: must hold an object with the options")
+    try:
+        return folder, from_json(json.dumps(config))
+    except (ValueError, TypeError) as error:
+        raise checkpoint.CheckpointError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    try:
+        module.load_state_dict(_weights(path))
+    except RuntimeError as error:
+        raise checkpoint.CheckpointError(f"{path}: its weights do not fit config.json ({error})") from error
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise checkpoint.CheckpointError(f"{path}: missing, or not a safetensors file ({error})") from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise checkpoint.CheckpointError(
+            f"{path}: missing, or not JSON ({error}); point to OUT/model of a finished run, or to OUT/checkpoint.pt"
+        ) from error
