@@ -12,7 +12,7 @@ from torch import Tensor
 
 from examples.sdgan.birds import ATTRIBUTES, describe
 from examples.sdgan.data.dataset import CaptionedImages, to_float
-from examples.sdgan.fidelity import Fidelity, fidelity, train_reader
+from examples.sdgan.fidelity import AttributeReader, Fidelity, fidelity, train_reader
 from examples.sdgan.pictures import standing_noise
 from examples.sdgan.sampler import Sampler
 
@@ -20,7 +20,12 @@ IMAGES = 1000
 
 
 def measure(
-    sampler: Sampler, train: CaptionedImages, test: CaptionedImages, seed: int, report: Callable[[int], None]
+    sampler: Sampler,
+    train: CaptionedImages,
+    test: CaptionedImages,
+    seed: int,
+    report: Callable[[int], None],
+    reader: AttributeReader | None = None,
 ) -> dict[str, Any]:
     """Caption fidelity of generated images, with all it takes to judge the number.
 
@@ -30,6 +35,7 @@ def measure(
         test: held-out birds, whose captions are generated from.
         seed: of the reader.
         report: called with the reader's training step.
+        reader: one that is trained already.
 
     Returns:
         ``caption_fidelity`` on held-out captions (the first of each bird); ``novel`` on captions of birds whose
@@ -39,7 +45,7 @@ def measure(
     """
     assert test.labels is not None and test.named is not None
     count = min(IMAGES, len(test))
-    reader = train_reader(train, sampler.config.size, seed, report)
+    reader = reader or train_reader(train, sampler.config.size, seed, report)
     real = reader.read(to_float(test.images.load(list(range(len(test))), sampler.config.size, None)))
     truth, named = test.labels[:count], [captions[0] for captions in test.named[:count]]
     noise = standing_noise(count, sampler.config.generator.noise_dim)

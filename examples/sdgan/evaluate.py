@@ -1,0 +1,200 @@
+"""Measure a trained model: ``python -m examples.sdgan.evaluate --checkpoint runs/toy/checkpoint.pt``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from examples.sdgan import consistency, distribution, fidelity
+from examples.sdgan.checkpoint import CheckpointError
+from examples.sdgan.data import CaptionedImages, DataError, open_data
+from examples.sdgan.data.dataset import to_float
+from examples.sdgan.diversity import diversity
+from examples.sdgan.export import load_image_encoder, load_sampler
+from examples.sdgan.loop import progress_bar
+from examples.sdgan.measure import measure
+from examples.sdgan.pictures import standing_noise
+from examples.sdgan.retrieval import matching_features, r_precision
+from examples.sdgan.sampler import Sampler
+from examples.sdgan.sheets import measures_chart, paraphrase_sheet
+
+_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a trained model on the held-out images and captions of its data set."""
+
+    checkpoint: Path
+    """checkpoint.pt of a run, or its folder."""
+    root: Path | None = None
+    """Folder of the data set; by default where the run found it."""
+    images: int = 1000
+    """Generated images; captions are gone through again, the next of each image, where there are fewer images."""
+    inception: str | None = None
+    """Weights for FID, KID and IS: a path, download, or none. By default none for the drawn birds, else download."""
+    seed: int = 0
+    accelerator: str = "auto"
+    """cpu, cuda, or auto: the GPU where there is one."""
+    out: Path | None = None
+    """Folder for evaluation.json and the pictures; by default evaluation beside the checkpoint."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for bad options, checkpoints or data."""
+    console = Console(soft_wrap=True)
+    options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.evaluate")
+    try:
+        out = evaluate(options, console)
+    except (CheckpointError, DataError, ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 2
+    console.print(f"done: look at evaluation.json, evaluation.png and paraphrases.png in {out.resolve()}")
+    return 0
+
+
+def evaluate(options: Options, console: Console) -> Path:
+    """Measure, and write table, JSON and pictures; returns their folder.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        DataError: its data set is missing.
+        ValueError: Inception's weights cannot be had, or too few images are asked for.
+    """
+    if options.images < 20:
+        raise ValueError(f"--images must be at least 20, got {options.images}")
+    sampler, encoder = load_sampler(options.checkpoint), load_image_encoder(options.checkpoint)
+    config = sampler.config
+    wanted = options.inception or ("none" if config.data == "toy" else "download")
+    # Before anything is generated: weights that cannot be had should not be found out an hour later.
+    network = None if wanted == "none" else distribution.inception(wanted)
+    device = _device(options.accelerator)
+    for module in (sampler.generator, sampler.text, encoder, network):
+        if module is not None:
+            module.to(device)
+    train, test = open_data(dataclasses.replace(config, root=options.root or config.root))
+    folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
+    out = options.out or folder / "evaluation"
+    out.mkdir(parents=True, exist_ok=True)
+    if test is train:
+        console.print("this data set has no held-out images: measured on what it was trained on")
+
+    features = matching_features(encoder)
+    with progress_bar(console) as bar:
+        task = bar.add_task("generating", total=options.images, note="")
+        captions = _captions(test, options.images)
+        noise = standing_noise(options.images, config.generator.noise_dim, options.seed + 3)
+        parts = []
+        for start in range(0, options.images, 100):
+            parts.append(sampler.images(captions[start : start + 100], noise[start : start + 100]))
+            bar.update(task, completed=sum(map(len, parts)))
+        fake = torch.cat(parts)
+        real = _real(test, config.size)
+        found: dict[str, Any] = {}
+        if network is not None:
+            task = bar.add_task("Inception", total=len(real) + len(fake), note="")
+            found |= distribution.inception_metrics(
+                network, real, fake, lambda done: bar.update(task, completed=done)
+            )
+        task = bar.add_task("measuring", total=4, note="distances")
+        found["matching_distance"] = distribution.matching_distance(features, real, fake)
+        bar.update(task, completed=1, note="R-precision")
+        found["r_precision"] = r_precision(sampler, encoder, test, options.seed, options.images)
+        bar.update(task, completed=2, note="paraphrases")
+        triples = consistency.generate_triples(sampler, test, options.images, options.seed)
+        found["paraphrase_distance_ratio"] = consistency.distance_ratio(triples, features)
+        found["diversity"] = diversity(sampler, test, features)
+        bar.update(task, completed=3, note="")
+        if config.data == "toy":
+            found |= _attributes(sampler, train, test, triples, options.seed, bar)
+        bar.update(task, completed=4)
+
+    paraphrase_sheet(sampler, test, out / "paraphrases.png", _ROWS)
+    measures_chart(found, out / "evaluation.png", f"{test.name}, {options.images} generated images")
+    record = {
+        "checkpoint": options.checkpoint.name,
+        "data": test.name,
+        "held_out": test is not train,
+        "generated_images": options.images,
+        "real_images": len(real),
+        "weights": "moving average (EMA), with batch norm statistics of its own (standing statistics)",
+        "seed": options.seed,
+        "inception": "none" if network is None else wanted,
+        "torch": torch.__version__,
+        "device": str(device),
+        "measures": found,
+        "config": json.loads(config.to_json()),
+    }
+    (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    console.print(_table(found, record))
+    return out
+
+
+def _attributes(
+    sampler: Sampler,
+    train: CaptionedImages,
+    test: CaptionedImages,
+    triples: consistency.Triples,
+    seed: int,
+    bar: Any,
+) -> dict[str, Any]:
+    task = bar.add_task("attribute reader", total=fidelity.STEPS, note="")
+    reader = fidelity.train_reader(train, sampler.config.size, seed, lambda s: bar.update(task, completed=s + 1))
+    found = measure(sampler, train, test, seed, lambda step: None, reader)
+    keep = ("caption_fidelity", "novel_caption_fidelity", "chance")
+    agreement = consistency.attribute_agreement(triples, test, reader.read)
+    return {name: found[name] for name in keep} | {f"agreement_{name}": value for name, value in agreement.items()}
+
+
+def _captions(data: CaptionedImages, count: int) -> list[str]:
+    n = len(data)
+    return [data.captions[i % n][(i // n) % len(data.captions[i % n])] for i in range(count)]
+
+
+def _real(data: CaptionedImages, size: int) -> Tensor:
+    indices = list(range(len(data)))
+    parts = [data.images.load(indices[i : i + 100], size, None) for i in range(0, len(indices), 100)]
+    return to_float(torch.cat(parts))
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--accelerator cuda: this machine has no CUDA device; take auto or cpu")
+    return torch.device(accelerator)
+
+
+def _table(found: dict[str, Any], record: dict[str, Any]) -> Table:
+    table = Table(title=f"{record['data']}: {record['weights']}", title_justify="left")
+    for column in ("measure", "value", "95 % interval", "remarks"):
+        table.add_column(column)
+    for name, value in found.items():
+        interval = value.get("interval_95")
+        if interval:
+            shown = f"{interval[0]:.4g} to {interval[1]:.4g}"
+        else:
+            shown = f"std {value['std']:.3g}" if "std" in value else ""
+        remarks = {k: v for k, v in value.items() if k not in ("value", "interval_95", "each", "std")}
+        table.add_row(
+            name.replace("_", " "),
+            f"{value['value']:.4g}",
+            shown,
+            ", ".join(f"{k} {v}" for k, v in remarks.items()),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
