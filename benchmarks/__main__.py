@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import platform
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from benchmarks.contenders import CONTENDERS, YARDSTICK
 from benchmarks.generator import measure_generator
 from benchmarks.growth import growth
+from benchmarks.provenance import commit, machine
 from benchmarks.report import table, write
 from benchmarks.run import DTYPES, Row, Setting, Shape, measure
 from benchmarks.timing import copy_bandwidth
@@ -110,26 +109,6 @@ def main() -> int:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def machine(device: str) -> str:
-    """The GPU's or the processor's name, where the system tells."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        if names:
-            return f"{names[0]} ({len(names)} cores)"
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit of this checkout, if it is one."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -62,7 +62,11 @@ class DiscriminatorOptions:
     """The discriminators, one a stage."""
 
     channels: int = 64
-    max_channels: int = 512
+    """Of the first convolution; each halving of the size doubles them."""
+    max_channels: int = 2048
+    """Where the doubling stops."""
+    head_channels: int = 512
+    """At 4x4, 3x3 convolutions halve the channels until the heads read at most this many, as in AttnGAN."""
     norm: Literal["batch", "spectral"] = "batch"
     condition: Literal["concat", "projection"] = "concat"
     loss: Literal["bce", "hinge"] = "bce"
@@ -201,6 +205,7 @@ class Config:
             "generator.channels": min(self.generator.channels, default=1),
             "discriminator.channels": self.discriminator.channels,
             "discriminator.max-channels": self.discriminator.max_channels,
+            "discriminator.head-channels": self.discriminator.head_channels,
             "siamese.feature-dim": self.siamese.feature_dim,
         }
 
@@ -227,7 +232,7 @@ def preset(data: Data) -> Config:
             damsm_weight=50.0,
             encoder=EncoderOptions(words=12),
             generator=GeneratorOptions(channels=(48, 48, 48), residual_blocks=3),
-            discriminator=DiscriminatorOptions(channels=96, max_channels=768),
+            discriminator=DiscriminatorOptions(channels=96, max_channels=3072, head_channels=768),
         )
     return Config(
         data="toy",

@@ -51,6 +51,10 @@ class Discriminator(nn.Module):
             after = min(2 * width, options.max_channels)
             layers.append(conv(width, after, 4, 2, 1, norm=True))
             width, pixels = after, pixels // 2
+        while width > options.head_channels:
+            after = max(width // 2, options.head_channels)
+            layers.append(conv(width, after, 3, 1, 1, norm=True))
+            width = after
         self.trunk = nn.Sequential(*layers)
         self.siamese = nn.Linear(width, siamese.feature_dim)
         self.real = maybe_spectral(nn.Conv2d(width, 1, 4))
