@@ -20,9 +20,10 @@ import torch
 import tyro
 from rich.console import Console
 
-from examples.sdgan import checkpoint, consistency, fidelity
+from examples.sdgan import checkpoint, consistency, distribution, fidelity
 from examples.sdgan.config import Config, SiameseOptions, preset
 from examples.sdgan.data import DataError
+from examples.sdgan.data.dataset import to_float
 from examples.sdgan.diversity import diversity
 from examples.sdgan.gan import GanTraining
 from examples.sdgan.measure import as_dict, novel_captions
@@ -83,6 +84,12 @@ def base_config() -> Config:
         discriminator=dataclasses.replace(toy.discriminator, channels=32),
         siamese=SiameseOptions(weight=1.0),
     )
+
+
+_PHOTOGRAPHS = dataclasses.replace(
+    preset("toy").encoder, words=18, embedding_dim=128, dim=128, dropout=0.2, min_count=2, image="small"
+)
+"""Encoders for the CUB comparison at 64 px on two cores."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,10 @@ class Tools:
         self.reader = None
         if run.config.data == "toy":
             self.reader = fidelity.train_reader(run.train, run.config.size, self.seed, lambda step: None)
+        else:
+            parts = torch.arange(len(run.test)).split(100)
+            loaded = [run.test.images.load(part.tolist(), run.config.size, None) for part in parts]
+            self.real = to_float(torch.cat(loaded))
 
     def measure(self, run: Run) -> dict[str, Any]:
         """One point of a variant's curve."""
@@ -176,7 +187,12 @@ class Tools:
         triples = consistency.generate_triples(sampler, data, self.images, self.seed)
         if self.reader is None:
             features = matching_features(run.image)
+            captions = [c[0] for c in data.captions[: self.images]]
+            noise = standing_noise(len(captions), run.config.generator.noise_dim)
             return {
+                "matching_distance": distribution.matching_distance(
+                    features, self.real, sampler.images(captions, noise)
+                ),
                 "r_precision": r_precision(sampler, run.image, data, self.seed, self.images),
                 "distance_ratio": consistency.distance_ratio(triples, features),
                 "diversity": diversity(sampler, data, features),
@@ -196,6 +212,7 @@ class Tools:
                 f"agreement_{k}": v
                 for k, v in consistency.attribute_agreement(triples, data, self.reader.read).items()
             },
+            **{f"likeliest_{k}": v for k, v in consistency.likeliest_agreement(triples, data).items()},
             "diversity": diversity(sampler, data, self.reader.features),
         }
 
@@ -244,7 +261,7 @@ def open_run(options: Options, seed: int, console: Console) -> AblationRun:
     out = options.out / f"seed-{seed}"
     config = base_config()
     if options.data == "cub":
-        config = dataclasses.replace(config, data="cub", root=options.root, size=64)
+        config = dataclasses.replace(config, data="cub", root=options.root, size=64, encoder=_PHOTOGRAPHS)
     config = dataclasses.replace(
         config, seed=seed, steps=options.steps, encoder_steps=options.encoder_steps, out=out
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.sdgan.birds import ATTRIBUTES
+from examples.sdgan.birds import ATTRIBUTES, likeliest
 from examples.sdgan.data.dataset import CaptionedImages
 from examples.sdgan.pictures import standing_noise
 from examples.sdgan.sampler import Sampler
@@ -42,7 +42,7 @@ class Triples:
 def generate_triples(sampler: Sampler, data: CaptionedImages, count: int, seed: int) -> Triples:
     """Pictures of the first ``count`` images that have two different captions; the noise is one for all three."""
     rng = random.Random(seed)
-    eligible = [i for i in range(len(data)) if len(set(data.captions[i])) > 1][:count]
+    eligible = _eligible(data)[:count]
     if len(eligible) < 2:
         raise ValueError(f"{data.name}: consistency needs two images with two different captions each")
     chosen: list[tuple[int, int]] = []
@@ -97,21 +97,44 @@ def attribute_agreement(
         For ``all``, ``both``, ``one`` and ``neither`` the share with a 95 % interval (bootstrap over images), and
         ``strangers``: the agreement of captions of two images.
     """
-    assert data.named is not None
-    eligible = [i for i in range(len(data)) if len(set(data.captions[i])) > 1][: len(triples.captions)]
-    names = list(ATTRIBUTES)
-    mentions = torch.tensor(
-        [
-            [(n in data.named[i][a]) + (n in data.named[i][b]) for n in names]
-            for i, (a, b) in zip(eligible, triples.captions, strict=True)
-        ]
-    )
+    named = _named(triples, data)
+    mentions = named.sum(0)
     first, second, other = read(triples.first), read(triples.second), read(triples.other)
+    result = _agreements(first, second, mentions)
+    result["strangers"] = _share((first == other).double(), torch.ones(first.shape, dtype=torch.float64))
+    return result
+
+
+def likeliest_agreement(triples: Triples, data: CaptionedImages) -> dict[str, Any]:
+    """The agreement of a generator that shows what each caption names, and the likeliest bird otherwise.
+
+    What two captions of one bird have in common, given how species settle attributes; a generator can agree more often
+    than this only by not listening, or by guessing alike where the likeliest value differs.
+    """
+    assert data.labels is not None
+    labels = data.labels[_eligible(data)[: len(triples.captions)]]
+    named = _named(triples, data).bool()
+    first, second = (likeliest(labels, mask) for mask in named)
+    return _agreements(first, second, named.sum(0))
+
+
+def _eligible(data: CaptionedImages) -> list[int]:
+    return [i for i in range(len(data)) if len(set(data.captions[i])) > 1]
+
+
+def _named(triples: Triples, data: CaptionedImages) -> Tensor:
+    """(2, N, A) int64, whether the first and the second caption name the attribute."""
+    assert data.named is not None
+    which = zip(_eligible(data), triples.captions, strict=False)
+    pairs = [[[n in data.named[i][k] for n in ATTRIBUTES] for k in (a, b)] for i, (a, b) in which]
+    return torch.tensor(pairs).transpose(0, 1).long()
+
+
+def _agreements(first: Tensor, second: Tensor, mentions: Tensor) -> dict[str, Any]:
     alike = (first == second).double()
     result = {"all": _share(alike, torch.ones_like(alike))}
     for name, times in (("both", 2), ("one", 1), ("neither", 0)):
         result[name] = _share(alike, (mentions == times).double())
-    result["strangers"] = _share((first == other).double(), torch.ones_like(alike))
     return result
 
 

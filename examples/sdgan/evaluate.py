@@ -154,7 +154,12 @@ def _attributes(
     found = measure(sampler, train, test, seed, lambda step: None, reader)
     keep = ("caption_fidelity", "novel_caption_fidelity", "chance")
     agreement = consistency.attribute_agreement(triples, test, reader.read)
-    return {name: found[name] for name in keep} | {f"agreement_{name}": value for name, value in agreement.items()}
+    common = consistency.likeliest_agreement(triples, test)
+    return (
+        {name: found[name] for name in keep}
+        | {f"agreement_{name}": value for name, value in agreement.items()}
+        | {f"likeliest_agreement_{name}": common[name] for name in ("all", "one", "neither")}
+    )
 
 
 def _captions(data: CaptionedImages, count: int) -> list[str]:

@@ -1,0 +1,157 @@
+"""The ablation end to end in miniature, and its tables by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from examples.sdgan import ablate, consistency, evidence, fidelity
+from examples.sdgan.birds import likeliest
+from examples.sdgan.birds.attributes import MUTATION, SPECIES, prototypes
+from examples.sdgan.data import toy
+from examples.sdgan.export import load_sampler
+
+
+def record(variant: str, seed: int, points: list[tuple[int, float, float, float]]) -> dict:
+    return {
+        "variant": variant,
+        "seed": seed,
+        "generator_parameters": 1000,
+        "points": [
+            {"step": s, "cpu_seconds": t, "fidelity": {"value": f}, "other": {"value": o}} for s, t, f, o in points
+        ],
+    }
+
+
+RECORDS = [
+    record("a", 0, [(10, 1.0, 0.2, 0.9), (20, 2.0, 0.6, 0.5)]),
+    record("a", 1, [(10, 1.0, 0.3, 0.9), (20, 2.0, 0.8, 0.4)]),
+    record("b", 0, [(10, 2.0, 0.4, 0.8), (20, 4.0, 1.0, 0.2)]),
+    record("b", 1, [(10, 2.0, 0.5, 0.7), (20, 4.0, 0.9, 0.3)]),
+]
+
+
+def test_interpolation() -> None:
+    assert evidence.interpolate(RECORDS[0], "cpu_seconds", 1.5, "fidelity") == pytest.approx(0.4)
+    assert evidence.interpolate(RECORDS[0], "fidelity", 0.5, "other") == pytest.approx(0.6)
+    assert evidence.interpolate(RECORDS[0], "fidelity", 0.1, "other") == 0.9  # reached before the first point
+    assert evidence.interpolate(RECORDS[0], "fidelity", 0.7, "other") is None
+
+
+def test_intervals_over_seeds() -> None:
+    centre, half = evidence.interval([1.0, 2.0, 3.0])
+    assert centre == 2
+    assert half == pytest.approx(4.303 / 3**0.5)
+    assert evidence.interval([1.0])[1] != evidence.interval([1.0])[1]  # nan: one seed has no interval
+    assert evidence.difference(RECORDS, "a", "b", "fidelity")[0] == pytest.approx((0.4 + 0.1) / 2)
+
+
+def test_tables() -> None:
+    assert evidence.common_level(RECORDS, "fidelity") == pytest.approx(0.6)
+    text = evidence.tables(RECORDS, ("fidelity", "other"), "fidelity")
+    steps, time, level = text.split("Equal ")[1:]
+    assert "| a | 0.700 ± 1.271 | 0.450 ± 0.635 | 0.100 | 1 k | 2 |" in steps
+    # In two seconds, which is what the faster needs for all its steps, b is at its first point.
+    assert time.startswith("time (2 CPU-seconds)")
+    assert "| b | 0.450" in time
+    assert level.startswith("fidelity (0.60)")
+    assert "| b | 0.600" in level  # 0.8 - 0.6 / 3 and 0.7 - 0.4 / 4
+    later = [record("late", 0, [(10, 1.0, 0.1, 0.9), (20, 2.0, 0.2, 0.9)])]
+    assert "not reached" in evidence.tables([*RECORDS, *later], ("fidelity",), "fidelity") or (
+        evidence.common_level([*RECORDS, *later], "fidelity") == pytest.approx(0.2)
+    )
+
+
+def test_the_likeliest_bird() -> None:
+    species = prototypes()
+    everything, nothing = torch.ones_like(species).bool(), torch.zeros_like(species).bool()
+    strange = (species + 1) % 2
+    assert torch.equal(likeliest(strange, everything), strange)  # what is named stays
+    assert len(likeliest(strange, nothing).unique(dim=0)) == 1  # nothing known, one answer
+    # By enumeration: P(belly | crown, wing) for one bird.
+    labels, named = species[:1], torch.tensor([[False, True, True, False, False]])
+    chance = torch.zeros(7, dtype=torch.float64)
+    for s in range(SPECIES):
+        weight = 1.0
+        for a in (1, 2):
+            weight *= MUTATION / 7 + (1 - MUTATION) * float(species[s, a] == labels[0, a])
+        for v in range(7):
+            chance[v] += weight * (MUTATION / 7 + (1 - MUTATION) * float(species[s, 3] == v))
+    assert likeliest(labels, named)[0, 3] == chance.argmax()
+
+
+def test_agreement_of_the_likeliest_birds() -> None:
+    data = toy.birds("test", 8, 300)
+    pairs = [(0, next(k for k in range(1, 10) if c[k] != c[0])) for c in data.captions]
+    nothing = torch.zeros(0)
+    found = consistency.likeliest_agreement(consistency.Triples(nothing, nothing, nothing, pairs), data)
+    assert found["both"]["value"] == 1
+    assert 0.3 < found["one"]["value"] < 0.8
+    assert found["all"]["pairs"] == 1500
+
+
+@pytest.fixture
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 40})
+    monkeypatch.setattr(fidelity, "STEPS", 3)
+    base = ablate.base_config()
+    tiny = dataclasses.replace(
+        base,
+        batch_size=4,
+        encoder=dataclasses.replace(base.encoder, dim=8, batch_size=8),
+        generator=dataclasses.replace(base.generator, channels=(8, 8)),
+        discriminator=dataclasses.replace(base.discriminator, channels=8),
+    )
+    monkeypatch.setattr(ablate, "base_config", lambda: tiny)
+
+
+@pytest.mark.usefixtures("_few")
+def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--out", str(tmp_path), "--steps", "4", "--measure-every", "2", "--images", "30"]
+    arguments += ["--encoder-steps", "4", "--seeds", "0", "1", "--variants", "BN", "SCBN both + Siamese"]
+    assert ablate.main(arguments) == 0
+    results = tmp_path / "results.jsonl"
+    records = ablate.read_results(results)
+    assert [(r["variant"], r["seed"]) for r in records] == [
+        (v, s) for s in (0, 1) for v in ("BN", "SCBN both + Siamese")
+    ]
+    assert [p["step"] for p in records[0]["points"]] == [2, 4]
+    assert records[0]["config"]["siamese"]["weight"] == 0
+    assert records[1]["config"]["generator"]["norm"] == "both"
+    # What is interrupted goes on, and gives what it would have given.
+    lines = results.read_text().splitlines()
+    results.write_text("\n".join(lines[:3]) + "\n")
+    assert ablate.main(arguments) == 0
+    again = ablate.read_results(results)[3]
+    measured = [{k: v for k, v in p.items() if k != "cpu_seconds"} for p in again["points"]]
+    assert measured == [{k: v for k, v in p.items() if k != "cpu_seconds"} for p in records[3]["points"]]
+    assert load_sampler(tmp_path / "seed-1" / "BN.pt").config.generator.norm == "batch"
+    assert evidence.main(["--results", str(results)]) == 0
+    assert "| BN |" in (tmp_path / "tables.md").read_text()
+    with Image.open(tmp_path / "curves.png") as image:
+        assert min(image.size) > 300
+    capsys.readouterr()
+
+
+def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert ablate.main(["--out", str(tmp_path), "--variants", "nonsense"]) == 2
+    assert "the set ablation has ['BN'" in capsys.readouterr().out
+    assert evidence.main(["--results", str(tmp_path / "none.jsonl")]) == 2
+    assert "run python -m examples.sdgan.ablate first" in " ".join(capsys.readouterr().out.split())
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize("name", ["ablation", "study", "cub-ablation"])
+def test_the_documented_tables_are_those_of_the_results(name: str) -> None:
+    page = (DOCS / "evidence.md").read_text(encoding="utf-8")
+    records = ablate.read_results(DOCS / "results" / f"{name}.jsonl")
+    about = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    for block in evidence.tables(records, about["measures"], about["fidelity"]).split("\n\n"):
+        assert block.strip() in page
