@@ -154,15 +154,21 @@ class Run:
         return state
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.text.load_state_dict(state["text"])
-        self.image.load_state_dict(state["image"])
-        self.history, self.seconds = state["history"], state["seconds"]
-        self.encoder_step, self.gan_step = state["encoder_step"], state["gan_step"]
-        if "encoders" in state:
-            self.encoders.load_state_dict(state["encoders"])
-        if "gan" in state:
-            self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
-            self.gan.load_state_dict(state["gan"])
+        try:
+            self.text.load_state_dict(state["text"])
+            self.image.load_state_dict(state["image"])
+            self.history, self.seconds = state["history"], state["seconds"]
+            self.encoder_step, self.gan_step = state["encoder_step"], state["gan_step"]
+            if "encoders" in state:
+                self.encoders.load_state_dict(state["encoders"])
+            if "gan" in state:
+                self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
+                self.gan.load_state_dict(state["gan"])
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise checkpoint.CheckpointError(
+                f"{self.path}: its weights do not fit its options ({type(error).__name__}: {error}); "
+                "start again without --resume, in another --out"
+            ) from error
         self.console.print(f"resumed {self.path} at encoder step {self.encoder_step}, step {self.gan_step}")
 
     def save(self) -> None:

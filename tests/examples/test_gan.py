@@ -322,3 +322,23 @@ def test_losses_of_the_generator_have_weights() -> None:
     assert float(generator_loss("hinge", verdict, 3.0, 5.0)) == pytest.approx(3 * -2.0 + 5 * 1.0)
     only = [float(generator_loss("bce", verdict, *w)) for w in ((1, 0), (0, 1), (1, 1))]
     assert only[0] + only[1] == pytest.approx(only[2])
+
+
+def test_compiled_models_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the backend that only captures: what Inductor makes of it is PyTorch's to test, and takes minutes."""
+    original, compiled = torch.nn.Module.compile, []
+
+    def capture(self: torch.nn.Module) -> None:
+        compiled.append(type(self).__name__)
+        original(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", capture)
+    data, found = batch(), []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        gan = training(config(compile=compile))
+        found.append([gan.step(step, data) for step in range(2)])
+        found.append(gan.state_dict()["generator"])
+    assert compiled == ["TreeGenerator", "Discriminators"]
+    torch.testing.assert_close(found[0], found[2], rtol=1e-4, atol=1e-5)
+    assert found[1].keys() == found[3].keys()

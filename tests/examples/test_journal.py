@@ -1,0 +1,84 @@
+"""Where curves and pictures go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from examples.sdgan.config import preset
+from examples.sdgan.journal import NoJournal, TensorBoardJournal, open_journal
+
+CONFIG = preset("toy")
+
+
+class FakeWandb:
+    def __init__(self) -> None:
+        self.said: list = []
+
+    def init(self, **options):
+        self.said.append(("init", options["project"], options["config"]["data"]))
+        return SimpleNamespace(log=lambda d: self.said.append(d), finish=lambda: self.said.append("finish"))
+
+    def Image(self, path: str) -> str:
+        return f"image of {Path(path).name}"
+
+
+def options(tmp_path: Path, log: str):
+    import dataclasses
+
+    return dataclasses.replace(CONFIG, out=tmp_path, log=log)
+
+
+def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    journal = open_journal(options(tmp_path, "wandb"), 0, True)
+    journal.scalars("gan", 10, {"damsm": 2.0})
+    journal.picture("gan", 10, tmp_path / "samples.png")
+    journal.close()
+    assert fake.said == [
+        ("init", "scbn", "toy"),
+        {"gan/damsm": 2.0, "gan/step": 10},
+        {"gan/samples": "image of samples.png", "gan/step": 10},
+        "finish",
+    ]
+
+
+def test_wandb_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="pip install wandb"):
+        open_journal(options(tmp_path, "wandb"), 0, True)
+
+
+def test_only_the_first_process_writes(tmp_path: Path) -> None:
+    for journal in (
+        open_journal(options(tmp_path, "tensorboard"), 0, False),
+        open_journal(options(tmp_path, "none"), 0, True),
+    ):
+        assert isinstance(journal, NoJournal)
+        journal.scalars("gan", 0, {"x": 1.0})
+        journal.picture("gan", 0, tmp_path / "no.png")
+        journal.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_replaces_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = TensorBoardJournal(options(tmp_path, "tensorboard"), 0)
+    for step in (0, 10, 20):
+        first.scalars("gan", step, {"x": 1.0})
+    first.close()
+    second = TensorBoardJournal(options(tmp_path, "tensorboard"), 10)
+    second.scalars("gan", 10, {"x": 2.0})
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "samples.png")
+    second.picture("gan", 10, tmp_path / "samples.png")
+    second.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"scalars": 0, "images": 0})
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("gan/x")] == [(0, 1.0), (10, 2.0)]
+    assert [(i.width, i.height) for i in events.Images("gan/samples")] == [(8, 6)]
