@@ -12,7 +12,7 @@ from hostile import NAMES, Strike, opened, write_cub
 
 from examples.sdgan.data import DataError
 from examples.sdgan.data.cub import cub
-from examples.sdgan.data.pickles import read_plain_pickle
+from examples.sdgan.data.pickles import largest_tuple, read_plain_pickle
 
 REFUSED = "refused, for the pickle holds more than lists, dictionaries, text and numbers"
 BROKEN = "not a pickle, or a broken one"
@@ -225,3 +225,12 @@ def test_names_of_the_wrong_shape_are_named(names: Any, reason: str, tmp_path: P
         cub(root, "train", 32)
     assert str(root / ("train" if names != [*NAMES, ""] else "images")) in str(refused.value)
     assert files == [root / "train" / "filenames.pickle"]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_what_a_tuple_is_made_of_is_counted_as_often_as_it_occurs(protocol: int) -> None:
+    pair = (1, "a")  # with itself, 3 objects
+    assert largest_tuple(pickle.dumps([1, {"a": None}], protocol)) == 1
+    assert largest_tuple(pickle.dumps([pair, {"a": (pair, pair)}], protocol)) == 7
+    assert largest_tuple(pickle.dumps((pair, [(pair, pair, 5)], (), {2: pair}), protocol)) == 8
+    assert largest_tuple(pickle.dumps(((pair,) * 5, 2, 3), protocol)) == 19

@@ -103,3 +103,36 @@ def _scan(data: bytes) -> None:
         # The unpickler makes room for as many objects as the highest number says.
         if code.name in ("PUT", "LONG_BINPUT") and int(argument) > len(data):  # pyright: ignore[reportArgumentType]
             raise ValueError(f"it numbers an object {argument:,} in {len(data):,} bytes")
+
+
+def largest_tuple(data: bytes) -> int:
+    """Of all tuples of a pickle, the most objects that one is made of, counting each as often as it occurs.
+
+    This is what hashing it takes: a tuple of two of the one before it, a hundred times, never ends.
+
+    Raises:
+        Exception: the pickle is broken; of any type.
+    """
+    largest, marks = 1, []
+    stack: list[int] = []
+    memo: dict[int, int] = {}
+    for code, argument, _ in pickletools.genops(data):
+        name: str = code.name
+        if name.endswith("PUT"):
+            memo[int(argument)] = stack[-1]  # pyright: ignore[reportArgumentType]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[int(argument)])  # pyright: ignore[reportArgumentType]
+        elif name == "MARK":
+            marks.append(len(stack))
+        else:
+            taken = len(code.stack_before)
+            if pickletools.markobject in code.stack_before:
+                # Before the mark lies what the objects behind it are put into; mark and slice are two.
+                taken += len(stack) - marks.pop() - 2
+            left = len(stack) - taken
+            size = 1 + sum(stack[left:]) if "TUPLE" in name else 1
+            largest = max(largest, size)
+            stack[left:] = [size] * len(code.stack_after)
+    return largest
