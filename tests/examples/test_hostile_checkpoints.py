@@ -20,13 +20,7 @@ from safetensors.torch import save_file
 
 from examples.sdgan import checkpoint, sample, train
 from examples.sdgan.checkpoint import CheckpointError
-from examples.sdgan.config import (
-    Config,
-    DiscriminatorOptions,
-    EncoderOptions,
-    GeneratorOptions,
-    from_json,
-)
+from examples.sdgan.config import Config, DiscriminatorOptions, EncoderOptions, GeneratorOptions, from_json
 from examples.sdgan.encoders import TextEncoder
 from examples.sdgan.gan import build_generator
 from examples.sdgan.sampler import Sampler
@@ -171,6 +165,7 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
         lambda canary: with_pickle(b"\x80\x02}N" + b"q\0h\0\x86" * 100 + b"Ns."),
         "data.pkl nests tuples as no run does",
     ),
+    "an instruction torch does not know": (lambda canary: with_pickle(b"\x80\x02(\x91."), f"{BROKEN}.*145"),
     "a pickle of nothing": (lambda canary: with_pickle(b"."), BROKEN),
     "a storage that is not there": (
         lambda canary: with_pickle(pickle_of_tensor(canary).replace(b"\x01\x00\x00\x000q", b"\x01\x00\x00\x007q")),
