@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from examples.sdgan.config import from_json
+from examples.sdgan.data.pickles import largest_tuple
+from examples.sdgan.vocabulary import Vocabulary
+
 FORMAT = "scbn.examples.sdgan/1"
+_TUPLE = 10_000  # Hashing one of many more ends the process or never ends; a tensor's has about twenty.
 PARTS = ("config", "vocabulary", "text", "image", "history", "seconds", "encoder_step", "gan_step")
 
 
@@ -46,26 +53,102 @@ def load(path: Path) -> dict[str, Any]:
     """What :func:`save` wrote.
 
     Raises:
-        CheckpointError: the file is missing, broken, another program's, or holds code.
+        CheckpointError: the file is missing, broken, another program's, holds code, or parts that no run has.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; train first, or point to OUT/checkpoint.pt of a run")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: a folder or device, no checkpoint; point to OUT/checkpoint.pt of a run")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-    ) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({reason})") from error
+        reason = _foreign(path)
+        state = None if reason else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file may raise anything
+        raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({_reason(error)})") from error
+    if reason:
+        raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({reason})")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: no checkpoint of this trainer (its format is not {FORMAT!r})")
     missing = [name for name in PARTS if name not in state]
     if missing:
         raise CheckpointError(f"{path}: incomplete, it lacks {', '.join(missing)}")
+    try:
+        _check(state)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged, or changed by hand: {error}") from error
     return state
+
+
+def _foreign(path: Path) -> str:
+    """Why a file cannot be what :func:`save` wrote, as far as its outside tells."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":
+        return "it looks like safetensors, which holds weights alone; what a run needs is in checkpoint.pt"
+    if not zipfile.is_zipfile(path):
+        return "not the archive that torch.save writes"
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # torch.save compresses nothing; what is compressed could unpack to any size.
+        declared, size = sum(entry.file_size for entry in entries), path.stat().st_size
+        if declared > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            return f"its archive declares {declared:,} bytes in a file of {size:,}, or compresses them"
+        for entry in entries:
+            if entry.filename.endswith(".pkl") and largest_tuple(archive.read(entry)) > _TUPLE:
+                return f"{entry.filename} nests tuples as no run does"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    # Torch's own words advise to load the file with code and all; what went wrong is in the error behind.
+    text = str(error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error)
+    name = re.search(r"GLOBAL (\S+)", text)
+    if name:
+        return f"it asks for {name[1]}, and only tensors, numbers and text are read"
+    return text.partition("\n")[0] or type(error).__name__
+
+
+def _check(state: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for a part of the wrong type, naming it."""
+    if not isinstance(state["config"], str):
+        raise ValueError(f"config must be JSON text, got {type(state['config']).__name__}")
+    from_json(state["config"])
+    if not isinstance(state["vocabulary"], list):
+        raise ValueError(f"vocabulary must be a list of words, got {type(state['vocabulary']).__name__}")
+    Vocabulary(state["vocabulary"])
+    for part in ("text", "image", "ema", "encoders", "gan"):
+        if part in state and not isinstance(state[part], dict):
+            raise ValueError(f"{part} must be a dict, got {type(state[part]).__name__}")
+    for part in ("text", "image", "ema"):
+        for name, value in state.get(part, {}).items():
+            _check_weights(f"{part}, {name!r}", value)
+    for name in ("encoder_step", "gan_step"):
+        if type(state[name]) is not int or state[name] < 0:
+            raise ValueError(f"{name} must be a number of steps, got {state[name]!r:.80}")
+    if type(state["seconds"]) not in (int, float) or not 0 <= state["seconds"] < math.inf:
+        raise ValueError(f"seconds must be a finite number, got {state['seconds']!r:.80}")
+    if not isinstance(state["history"], dict):
+        raise ValueError(f"history must be a dict of curves, got {type(state['history']).__name__}")
+    for phase, curves in state["history"].items():
+        if not _are_curves(curves):
+            raise ValueError(f"history of {phase!r}: must hold 'step' and curves of as many numbers")
+
+
+def _check_weights(name: str, value: Any) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        raise ValueError(f"{name} must be a plain tensor, got {value.layout} on {value.device}")
+    # A few stored numbers can be spread over any shape.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(f"{name} claims {value.numel():,} numbers and does not hold as many")
+    if not value.isfinite().all():
+        raise ValueError(f"{name} is not finite (NaN or infinite); use an earlier checkpoint")
+
+
+def _are_curves(curves: Any) -> bool:
+    if not isinstance(curves, dict) or not all(isinstance(curve, list) for curve in curves.values()):
+        return False
+    return "step" in curves and all(
+        len(curve) == len(curves["step"]) and all(type(value) in (int, float) for value in curve)
+        for curve in curves.values()
+    )

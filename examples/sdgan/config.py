@@ -6,7 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Data = Literal["toy", "cub", "coco"]
 
@@ -277,30 +278,50 @@ def preset(data: Data) -> Config:
 
 
 def from_json(text: str) -> Config:
-    """The configuration that :meth:`Config.to_json` wrote."""
-    return _build(Config, json.loads(text))
+    """The configuration that :meth:`Config.to_json` wrote.
+
+    Raises:
+        ValueError: it is no JSON, or an option is unknown, of the wrong type or out of range; the message names it.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the stored configuration is not JSON ({error})") from error
+    return _build(Config, values)
 
 
-_NESTED: dict[str, Any] = {
-    "encoder": EncoderOptions,
-    "generator": GeneratorOptions,
-    "discriminator": DiscriminatorOptions,
-    "siamese": SiameseOptions,
-}
-
-
-def _build(kind: Any, values: dict[str, Any]) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = values.keys() - known
+def _build(kind: Any, values: Any, prefix: str = "") -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"the stored {prefix.rstrip('.') or 'configuration'} must be a JSON object, got {values!r:.80}"
+        )
+    types = get_type_hints(kind)
+    unknown = values.keys() - types.keys()
     if unknown:
         raise ValueError(f"unknown options {sorted(unknown)} in the stored configuration of {kind.__name__}")
-    done: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in _NESTED and kind is Config:
-            value = _build(_NESTED[name], value)
-        elif name in ("root", "out") and value is not None:
-            value = Path(value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        done[name] = value
-    return kind(**done)
+    return kind(**{name: _typed(types[name], value, prefix + name) for name, value in values.items()})
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as the type of its option."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"{name}.")
+    if origin is UnionType:
+        return None if value is None else _typed(arguments[0], value, name)
+    if origin is tuple and isinstance(value, list):
+        each = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(each) == len(value):
+            return tuple(_typed(inner, item, name) for inner, item in zip(each, value, strict=True))
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif kind is Path and isinstance(value, str):
+        return Path(value)
+    # A bool is an int to Python, and NaN is neither above nor below any bound.
+    elif (kind is float and type(value) in (int, float) and value == value) or (
+        kind in (int, bool, str) and type(value) is kind
+    ):
+        return value
+    what = getattr(kind, "__name__", kind) if origin is None else str(kind).removeprefix("typing.")
+    raise ValueError(f"the stored option {name} must be {what}, got {value!r:.80}")

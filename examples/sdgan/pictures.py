@@ -23,7 +23,9 @@ def sample_grid(images: Tensor, captions: list[str], path: Path, columns: int = 
     """Images (N, 3, S, S) in [-1, 1] with their captions underneath."""
     rows = math.ceil(len(images) / columns)
     width = 26
-    lines = max((len(textwrap.wrap(caption, width)) for caption in captions), default=1)
+    # A caption of thousands of words would make a picture larger than can be drawn.
+    captions = [textwrap.fill(caption, width, max_lines=12, placeholder=" ...") for caption in captions]
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     figure, axes = plt.subplots(
         rows, columns, figsize=(1.75 * columns, (1.65 + 0.155 * lines) * rows + 0.4), squeeze=False
     )
@@ -34,7 +36,7 @@ def sample_grid(images: Tensor, captions: list[str], path: Path, columns: int = 
         axis.text(
             0.5,
             -0.04,
-            printable(textwrap.fill(caption, width)),
+            printable(caption),
             transform=axis.transAxes,
             ha="center",
             va="top",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +43,10 @@ class Sampler:
             )
         config = from_json(state["config"])
         vocabulary = Vocabulary(state["vocabulary"])
+        _check_fit(path, state, config, len(vocabulary))
         text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)
-        try:
-            text.load_state_dict(state["text"])
-            generator.load_state_dict(state["ema"])
-        except RuntimeError as error:
-            raise checkpoint.CheckpointError(f"{path}: its weights do not fit its options ({error})") from error
+        text.load_state_dict(state["text"])
+        generator.load_state_dict(state["ema"])
         return cls(config, vocabulary, text.eval(), generator.eval())
 
     def unknown(self, caption: str) -> list[str]:
@@ -77,3 +76,26 @@ class Sampler:
         output, maps = self.generator.attention(noise.to(text.sentence.device), text)  # pyright: ignore[reportOptionalMemberAccess]
         words = [tokenize(caption)[: self.config.encoder.words] for caption in captions]
         return output.images[-1].float().cpu(), {name: m.cpu() for name, m in maps.items()}, words
+
+
+def _check_fit(path: Path, state: dict[str, Any], config: Config, words: int) -> None:
+    """Compare with modules that hold no memory: options can ask for more than any machine has."""
+    options = config.generator
+    try:
+        if options.residual_blocks * len(options.channels) > len(state["ema"]):
+            raise ValueError(f"{options.residual_blocks} residual blocks, and weights of fewer")
+        with torch.device("meta"):
+            modules = {"text": TextEncoder(words, config.encoder), "ema": build_generator(config)}
+        for part, module in modules.items():
+            expected, given = module.state_dict(), state[part]
+            odd = sorted(expected.keys() ^ given.keys(), key=str)
+            if odd:
+                raise ValueError(f"{part}: {odd[0]!r} is {'missing' if odd[0] in expected else 'unknown'}")
+            for name, value in expected.items():
+                if (value.shape, value.dtype) != (given[name].shape, given[name].dtype):
+                    raise ValueError(
+                        f"{part}: {name} is {tuple(given[name].shape)} {given[name].dtype}, "
+                        f"must be {tuple(value.shape)} {value.dtype}"
+                    )
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise checkpoint.CheckpointError(f"{path}: its weights do not fit its options ({error})") from error

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from examples.sdgan.data.dataset import CaptionedImages, DataError
-from examples.sdgan.data.files import ImageFiles, inside
-from examples.sdgan.vocabulary import tokenize
+from examples.sdgan.data.files import ImageFiles
+from examples.sdgan.data.reading import duplicate, inside, is_file, read_bytes
+from examples.sdgan.vocabulary import clean, tokenize
 
 
 def coco(root: Path, split: str, size: int, progress=lambda done: None) -> CaptionedImages:
@@ -33,7 +35,7 @@ def coco(root: Path, split: str, size: int, progress=lambda done: None) -> Capti
     paths = []
     for name in captions:
         image = inside(folder, name, path)
-        if not image.is_file():
+        if not is_file(image):
             raise DataError(f"{image}: captions without an image ({path} lists it)")
         paths.append(image)
     return CaptionedImages(f"COCO ({kind})", ImageFiles(paths, size, None, progress), list(captions.values()))
@@ -48,22 +50,24 @@ def _folder(root: Path, name: str) -> Path:
 
 def _read(path: Path) -> dict[str, list[str]]:
     """Captions by file name."""
+    data = read_bytes(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:  # not JSON, no Unicode, a number without end, or nested too deep
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    try:
+        names = _names(path, content["images"])
         captions: dict[str, list[str]] = {name: [] for name in names.values()}
         for note in content["annotations"]:
             if note["image_id"] not in names:
-                raise DataError(f"{path}: a caption of image {note['image_id']}, which the file does not list")
+                raise DataError(f"{path}: a caption of image {note['image_id']!r}, which the file does not list")
             if not isinstance(note["caption"], str):
                 raise DataError(
                     f"{path}: the caption of image {note['image_id']} is {note['caption']!r}, not text"
                 )
-            text = " ".join(note["caption"].split())
+            text = clean(note["caption"])
             if tokenize(text):
                 captions[names[note["image_id"]]].append(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not COCO captions: expected images with id and file_name, and annotations with "
@@ -73,3 +77,19 @@ def _read(path: Path) -> dict[str, list[str]]:
         if not texts:
             raise DataError(f"{path}: an image without captions: {name}")
     return captions
+
+
+def _names(path: Path, images: list[dict[str, Any]]) -> dict[int, str]:
+    """File names by image id."""
+    names: dict[int, str] = {}
+    for image in images:
+        number, name = image["id"], image["file_name"]
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{path}: the file_name of image {number!r} is {name!r}, not a name")
+        if number in names:
+            raise DataError(f"{path}: lists image {number!r} twice, as {names[number]!r} and {name!r}")
+        names[number] = name
+    twice = duplicate(names.values())
+    if twice is not None:
+        raise DataError(f"{path}: lists the file {twice!r} as several images; each needs a file of its own")
+    return names

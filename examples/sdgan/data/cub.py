@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from examples.sdgan.data.dataset import CaptionedImages, DataError
-from examples.sdgan.data.files import Box, ImageFiles, inside, read_lines
+from examples.sdgan.data.files import Box, ImageFiles
 from examples.sdgan.data.pickles import read_plain_pickle
-from examples.sdgan.vocabulary import tokenize
+from examples.sdgan.data.reading import duplicate, inside, is_file, read_lines
+from examples.sdgan.vocabulary import clean, tokenize
 
 _IMAGE_FOLDERS = ("images", "CUB_200_2011/images")
 _TEXT_FOLDERS = ("text", "text_c10")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+LETTERS = 1 << 27
+"""Of all captions of a pickle; CUB's have a tenth."""
 
 
 def cub(root: Path, split: str, size: int, progress=lambda done: None) -> CaptionedImages:
@@ -35,9 +41,10 @@ def cub(root: Path, split: str, size: int, progress=lambda done: None) -> Captio
         return CaptionedImages(f"CUB ({split})", ImageFiles([], size), [])
     paths = [_image(images, name, root / split) for name in names]
     captions = _captions(root, split, names)
-    boxes = _boxes(images.parent if (images.parent / "bounding_boxes.txt").is_file() else root, names)
-    folders = sorted({name.split("/")[0] for name in names})
-    classes = torch.tensor([folders.index(name.split("/")[0]) for name in names])
+    boxes = _boxes(images.parent if is_file(images.parent / "bounding_boxes.txt") else root, names)
+    folders = [os.path.normpath(name).split(os.sep)[0] for name in names]
+    numbers = {folder: i for i, folder in enumerate(sorted(set(folders)))}
+    classes = torch.tensor([numbers[folder] for folder in folders])
     return CaptionedImages(f"CUB ({split})", ImageFiles(paths, size, boxes, progress), captions, classes)
 
 
@@ -51,9 +58,9 @@ def _first(root: Path, folders: tuple[str, ...], what: str) -> Path:
 def _names(root: Path, images: Path, split: str) -> list[str]:
     """CLASS/NAME of every image of the split."""
     text, pickled = root / split / "filenames.txt", root / split / "filenames.pickle"
-    if text.is_file():
+    if is_file(text):
         names, source = read_lines(text), text
-    elif pickled.is_file():
+    elif is_file(pickled):
         names, source = read_plain_pickle(pickled), pickled
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{pickled}: must hold a list of image names")
@@ -63,6 +70,10 @@ def _names(root: Path, images: Path, split: str) -> list[str]:
         return []
     if not names:
         raise DataError(f"{source}: names no image")
+    twice = duplicate(names)
+    if twice is not None:
+        # Two of one image would be taken for a pair of different ones.
+        raise DataError(f"{source}: names {twice!r} twice; each image may be in a split once")
     return names
 
 
@@ -83,10 +94,10 @@ def _every_image(root: Path, images: Path) -> list[str]:
 
 def _image(images: Path, name: str, where: Path) -> Path:
     path = inside(images, name + ".jpg", where)
-    if path.is_file():
+    if is_file(path):
         return path
     for other in path.parent.glob("*") if path.parent.is_dir() else ():
-        if other.stem == path.stem and other.suffix.lower() in _SUFFIXES:
+        if other.stem == path.stem and other.suffix.lower() in _SUFFIXES and is_file(other):
             return other
     raise DataError(f"{path}: captions without an image ({where} names it)")
 
@@ -102,9 +113,9 @@ def _captions(root: Path, split: str, names: list[str]) -> list[list[str]]:
     captions = []
     for name in names:
         path = inside(folder, name + ".txt", root / split)
-        if not path.is_file():
+        if not is_file(path):
             raise DataError(f"{path}: an image without captions ({name} is in the {split} split)")
-        lines = [line for line in read_lines(path) if tokenize(line)]
+        lines = [clean(line) for line in read_lines(path) if tokenize(line)]
         if not lines:
             raise DataError(f"{path}: holds no caption")
         captions.append(lines)
@@ -114,7 +125,7 @@ def _captions(root: Path, split: str, names: list[str]) -> list[list[str]]:
 def _pickled_captions(root: Path, split: str, images: int) -> list[list[str]]:
     """AttnGAN's captions: [train, test, index to word, word to index], the same number for each image, in order."""
     path = root / "captions.pickle"
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{root}: captions are missing; looked for {', '.join(_TEXT_FOLDERS)} and captions.pickle")
     content = read_plain_pickle(path)
     kinds = (list, list, dict)
@@ -124,27 +135,57 @@ def _pickled_captions(root: Path, split: str, images: int) -> list[list[str]]:
     each, rest = divmod(len(indexed), max(images, 1))
     if rest or not each:
         raise DataError(f"{path}: {len(indexed)} {split} captions do not divide evenly between {images} images")
-    try:
-        texts = [" ".join(words[i] for i in caption) for caption in indexed]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: a {split} caption holds {error}, which is no word of its vocabulary") from error
-    for i, text in enumerate(texts):
-        if not tokenize(text):
-            raise DataError(f"{path}: {split} caption {i} is empty")
+    texts = _spelled_out(path, split, indexed, words)
     return [texts[i : i + each] for i in range(0, len(texts), each)]
+
+
+def _spelled_out(path: Path, split: str, indexed: list[Any], words: dict[Any, Any]) -> list[str]:
+    for i, word in words.items():
+        if not isinstance(i, int) or not isinstance(word, str):
+            raise DataError(f"{path}: its vocabulary must hold a word for each index, got {type(word).__name__}")
+    letters, texts = 0, []
+    for number, caption in enumerate(indexed):
+        if not isinstance(caption, list):
+            raise DataError(f"{path}: {split} caption {number} is a {type(caption).__name__}, not a list of words")
+        chosen = []
+        for i in caption:
+            if not isinstance(i, int) or i not in words:
+                what = i if isinstance(i, int | str) else f"a {type(i).__name__}"
+                raise DataError(f"{path}: a {split} caption holds {what}, which is no word of its vocabulary")
+            chosen.append(words[i])
+            letters += len(words[i]) + 1
+            # A pickle's lists may be one list many times over.
+            if letters > LETTERS:
+                raise DataError(f"{path}: its {split} captions have more than {LETTERS:,} letters")
+        text = clean(" ".join(chosen))
+        if not tokenize(text):
+            raise DataError(f"{path}: {split} caption {number} is empty")
+        texts.append(text)
+    return texts
 
 
 def _boxes(root: Path, names: list[str]) -> list[Box] | None:
     """Bounding boxes by image name, or ``None`` where there is no such file."""
     path, index = root / "bounding_boxes.txt", root / "images.txt"
-    if not path.is_file():
+    if not is_file(path):
         return None
+    images, lines = read_lines(index), read_lines(path)
     try:
-        number = {line.split()[1].rsplit(".", 1)[0]: line.split()[0] for line in read_lines(index)}
-        rows = {line.split()[0]: line.split()[1:5] for line in read_lines(path)}
+        number = {line.split()[1].rsplit(".", 1)[0]: line.split()[0] for line in images}
+    except IndexError as error:
+        raise DataError(f"{index}: expected lines of 'number CLASS/NAME.jpg'") from error
+    try:
+        rows = {line.split()[0]: line.split()[1:5] for line in lines}
         boxes = [rows[number[name]] for name in names]
-        return [(float(x), float(y), float(w), float(h)) for x, y, w, h in boxes]
-    except (IndexError, ValueError) as error:
+        return [_box(*row) for row in boxes]
+    except (TypeError, ValueError) as error:
         raise DataError(f"{path}: expected lines of 'number x y width height' ({error})") from error
     except KeyError as error:
         raise DataError(f"{path}: no bounding box for {error}; {index} must list every image") from error
+
+
+def _box(x: str, y: str, width: str, height: str) -> Box:
+    box = float(x), float(y), float(width), float(height)
+    if not all(math.isfinite(value) for value in box) or box[2] <= 0 or box[3] <= 0:
+        raise ValueError(f"no box: {x} {y} {width} {height}")
+    return box

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 class DataError(ValueError):
     """The data is not as it must be; the message names the file and the reason."""
+
+    def __init__(self, message: str) -> None:
+        # A terminal obeys control characters, and file names may hold them.
+        super().__init__(_UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], message))
 
 
 class ImageSource(Protocol):

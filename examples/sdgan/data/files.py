@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from examples.sdgan.data.dataset import DataError
+from examples.sdgan.data.reading import is_file
 
 Box = tuple[float, float, float, float]
 MEMORY = 2 << 30
+PIXELS = 1 << 26
+"""Of the largest image that is decoded; one of a few bytes can declare so many that memory ends."""
+# Not all that Pillow knows: for some, such as EPS, it starts another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SLACK = 76 / 64  # AttnGAN resizes to this much more than it crops.
 
 
@@ -76,12 +80,22 @@ class ImageFiles:
 
     def _decode(self, i: int) -> Tensor:
         path = self.paths[i]
+        if not is_file(path):
+            raise DataError(f"{path}: no such image")
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > PIXELS:
+                    raise ValueError(
+                        f"{image.width} x {image.height} pixels are more than {PIXELS:,}; scale it down"
+                    )
                 image = _rgb(ImageOps.exif_transpose(image))
                 if self.boxes is not None:
                     image = image.crop(_around(self.boxes[i], image.size))
                 image = image.resize((self.stored, self.stored), Image.Resampling.BILINEAR)
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"{path}: not a readable image (none of {', '.join(FORMATS)}, by its content)"
+            ) from error
         except Exception as error:
             raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -90,7 +104,13 @@ class ImageFiles:
 def _rgb(image: Image.Image) -> Image.Image:
     """Eight bits a channel, what is transparent on white."""
     if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion clips them to white
-        image = Image.fromarray((np.asarray(image, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
+        grey = np.asarray(image, dtype=np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("32 bits of grey have no known range; save it with 8 or 16 bits")
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            grey = np.where(grey == clear, 65535, grey)
+        image = Image.fromarray((grey // 257).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save it with 8 or 16 bits")
     if image.has_transparency_data:
@@ -105,21 +125,7 @@ def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     radius = 0.75 * max(width, height)
     cx, cy = x + width / 2, y + height / 2
     left, top = max(0, int(cx - radius)), max(0, int(cy - radius))
-    return left, top, min(size[0], int(cx + radius)), min(size[1], int(cy + radius))
-
-
-def inside(root: Path, relative: str, where: Path) -> Path:
-    """``root / relative``, which must lie inside ``root``; ``where`` is the file that names it."""
-    # By name, not by resolving: a data set may link to pictures that lie elsewhere.
-    if "\0" in relative or not Path(os.path.normpath(root / relative)).is_relative_to(os.path.normpath(root)):
-        raise DataError(f"{where}: names {relative!r}, which lies outside {root}")
-    return root / relative
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    right, bottom = min(size[0], int(cx + radius)), min(size[1], int(cy + radius))
+    if left >= right or top >= bottom:
+        raise ValueError(f"its bounding box {box} leaves nothing of {size[0]} x {size[1]} pixels")
+    return left, top, right, bottom

@@ -1,12 +1,64 @@
-"""Pickles read as data: containers, text and numbers, never code."""
+"""Pickles read as data: lists, dictionaries, text and numbers, never code."""
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 from examples.sdgan.data.dataset import DataError
+from examples.sdgan.data.reading import read_bytes
+
+# Tuples and sets are not among them: in a dictionary's key, nested ones end the process or never end to be hashed.
+_PLAIN = frozenset(
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "EMPTY_LIST",
+        "LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_DICT",
+        "DICT",
+        "SETITEM",
+        "SETITEMS",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "MEMOIZE",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+    ]
+)
+# The unpickler stops at these with a better reason: it knows the names.
+_NAMED = frozenset(("GLOBAL", "STACK_GLOBAL", "INST", "PERSID", "BINPERSID"))
 
 
 class _Refused(Exception):
@@ -29,14 +81,58 @@ def read_plain_pickle(path: Path) -> Any:
     Raises:
         DataError: the file is missing or broken, or it would run code.
     """
+    data = read_bytes(path)
     try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file, encoding="latin1").load()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        _scan(data)
+        return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
     except _Refused as error:
         raise DataError(
             f"{path}: refused, for the pickle holds more than lists, dictionaries, text and numbers: {error}"
         ) from error
     except Exception as error:
         raise DataError(f"{path}: not a pickle, or a broken one ({type(error).__name__}: {error})") from error
+
+
+def _scan(data: bytes) -> None:
+    """Look at every instruction before one is carried out."""
+    for code, argument, _ in pickletools.genops(data):
+        if code.name in _NAMED:
+            return
+        if code.name not in _PLAIN:
+            raise _Refused(f"the instruction {code.name}")
+        # The unpickler makes room for as many objects as the highest number says.
+        if code.name in ("PUT", "LONG_BINPUT") and int(argument) > len(data):  # pyright: ignore[reportArgumentType]
+            raise ValueError(f"it numbers an object {argument:,} in {len(data):,} bytes")
+
+
+def largest_tuple(data: bytes) -> int:
+    """Of all tuples of a pickle, the most objects that one is made of, counting each as often as it occurs.
+
+    This is what hashing it takes: a tuple of two of the one before it, a hundred times, never ends.
+
+    Raises:
+        Exception: the pickle is broken; of any type.
+    """
+    largest, marks = 1, []
+    stack: list[int] = []
+    memo: dict[int, int] = {}
+    for code, argument, _ in pickletools.genops(data):
+        name: str = code.name
+        if name.endswith("PUT"):
+            memo[int(argument)] = stack[-1]  # pyright: ignore[reportArgumentType]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[int(argument)])  # pyright: ignore[reportArgumentType]
+        elif name == "MARK":
+            marks.append(len(stack))
+        else:
+            taken = len(code.stack_before)
+            if pickletools.markobject in code.stack_before:
+                # Before the mark lies what the objects behind it are put into; mark and slice are two.
+                taken += len(stack) - marks.pop() - 2
+            left = len(stack) - taken
+            size = 1 + sum(stack[left:]) if "TUPLE" in name else 1
+            largest = max(largest, size)
+            stack[left:] = [size] * len(code.stack_after)
+    return largest
