@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import pickle
 import sys
 import types
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from torch import nn
 
 from examples.attngan.generator import Generator
+from examples.sdgan.checkpoint import reason_of
 from examples.sdgan.config import Config
 
 
@@ -50,10 +49,9 @@ def load_weights(host: nn.Module, path: Path) -> None:
         raise HostError(f"--checkpoint {path}: no such file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # a broken file may raise anything
         raise HostError(
-            f"--checkpoint {path}: broken, or more than weights, which is not loaded ({reason})"
+            f"--checkpoint {path}: broken, or more than weights, which is not loaded ({reason_of(error)})"
         ) from error
     for name in ("state_dict", "netG", "generator", "model", "G", "ema"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):

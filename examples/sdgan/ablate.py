@@ -278,7 +278,16 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """The records of results.jsonl; none where there is no such file."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            records.append({**record, "variant": record["variant"], "seed": record["seed"]})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}, line {number}: no record of a run; remove the line to run it again"
+            ) from error
+    return records
 
 
 def commit() -> str:

@@ -63,7 +63,7 @@ def load(path: Path) -> dict[str, Any]:
         reason = _foreign(path)
         state = None if reason else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may raise anything
-        raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({_reason(error)})") from error
+        raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({reason_of(error)})") from error
     if reason:
         raise CheckpointError(f"{path}: broken, or no checkpoint of this trainer ({reason})")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -98,7 +98,8 @@ def _foreign(path: Path) -> str:
     return ""
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why ``torch.load`` refused a file, without its advice to load code and all."""
     # Torch's own words advise to load the file with code and all; what went wrong is in the error behind.
     text = str(error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error)
     name = re.search(r"GLOBAL (\S+)", text)
@@ -120,7 +121,7 @@ def _check(state: dict[str, Any]) -> None:
             raise ValueError(f"{part} must be a dict, got {type(state[part]).__name__}")
     for part in ("text", "image", "ema"):
         for name, value in state.get(part, {}).items():
-            _check_weights(f"{part}, {name!r}", value)
+            check_weights(f"{part}, {name!r}", value)
     for name in ("encoder_step", "gan_step"):
         if type(state[name]) is not int or state[name] < 0:
             raise ValueError(f"{name} must be a number of steps, got {state[name]!r:.80}")
@@ -133,7 +134,8 @@ def _check(state: dict[str, Any]) -> None:
             raise ValueError(f"history of {phase!r}: must hold 'step' and curves of as many numbers")
 
 
-def _check_weights(name: str, value: Any) -> None:
+def check_weights(name: str, value: Any) -> None:
+    """Raise ``ValueError`` for a weight that is no plain, finite tensor."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from examples.sdgan.checkpoint import reason_of
 from examples.sdgan.consistency import Features
 
 _BATCH, _DRAWS = 32, 50
@@ -33,8 +33,8 @@ def inception(weights: str) -> nn.Module:
         try:
             # torch-fidelity would unpickle whatever the file holds; this refuses code.
             torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+        except Exception as error:  # a broken file may raise anything
+            reason = reason_of(error)
             raise ValueError(
                 f"--inception {weights}: no readable weights ({reason}); pass torch-fidelity's "
                 "pt_inception-2015-12-05-6726825d.pth, download, or none to measure without FID, KID and IS"

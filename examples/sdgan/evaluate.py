@@ -120,7 +120,7 @@ def evaluate(options: Options, console: Console) -> Path:
             found |= _attributes(sampler, train, test, triples, options.seed, bar)
         bar.update(task, completed=4)
 
-    paraphrase_sheet(sampler, test, out / "paraphrases.png", _ROWS)
+    paraphrase_sheet({"": sampler}, test, out / "paraphrases.png", _ROWS)
     measures_chart(found, out / "evaluation.png", f"{test.name}, {options.images} generated images")
     record = {
         "checkpoint": options.checkpoint.name,

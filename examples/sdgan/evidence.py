@@ -21,6 +21,11 @@ import tyro
 from rich.console import Console
 
 from examples.sdgan.ablate import read_results
+from examples.sdgan.birds.attributes import COLOURS
+from examples.sdgan.data import open_data
+from examples.sdgan.export import load_sampler
+from examples.sdgan.pictures import attention_sheet, finest, standing_noise
+from examples.sdgan.sheets import paraphrase_sheet, word_change_sheet
 
 _T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 """Student's t for a two-sided 95 % interval of the mean of so many seeds."""
@@ -41,6 +46,11 @@ class Options:
         "agreement_neither",
         "distance_ratio",
     )
+    baseline: str = "BN"
+    full: str = "SCBN both + Siamese"
+    """The two variants to show pictures of."""
+    seed: int = 0
+    """Of the runs to show."""
     fidelity: str = "fidelity"
     """The measure that "at equal fidelity" means."""
 
@@ -60,9 +70,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = tables(records, options.measures, options.fidelity)
     (out / "tables.md").write_text(text, encoding="utf-8")
     curves(records, options.measures, options.fidelity, out / "curves.png")
+    pictures(options, out)
     console.print(text, markup=False)
     console.print(f"done: look at curves.png and tables.md in {out}")
     return 0
+
+
+def pictures(options: Options, out: Path) -> None:
+    """Paraphrases, one word changed at a time, and word maps, of the two models that the options name, if kept."""
+    folder = options.results.parent / f"seed-{options.seed}"
+    names = [options.baseline, options.full]
+    paths = [folder / f"{name.replace(' ', '_')}.pt" for name in names]
+    if not all(path.is_file() for path in paths):
+        return
+    samplers = {name: load_sampler(path) for name, path in zip(names, paths, strict=True)}
+    full = samplers[options.full]
+    _, test = open_data(full.config)
+    paraphrase_sheet(samplers, test, out / "paraphrases.png", rows=6, columns=3)
+    captions = test.captions[0][:1]
+    if full.config.data == "toy":
+        captions = [f"a large bird with a {c} crown and yellow wings" for c in COLOURS]
+        word_change_sheet(samplers, captions, out / "one-word.png", "one word changes at a time; one noise")
+    shown = [*captions[:2], *(test.captions[i][0] for i in range(1, 4))]
+    images, maps, words = full.attention(shown, standing_noise(len(shown), full.config.generator.noise_dim))
+    layer = finest(maps)
+    if layer is not None:
+        title = (
+            f"{options.full}: where each word is heard, layer {layer[0]}; the number is the map's highest weight"
+        )
+        attention_sheet(images, layer[1], words, out / "word-maps.png", title=title)
 
 
 def tables(records: list[Record], measures: Sequence[str], against: str) -> str:

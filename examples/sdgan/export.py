@@ -14,7 +14,7 @@ from examples.sdgan import checkpoint
 from examples.sdgan.config import Config, from_json
 from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
 from examples.sdgan.gan import build_generator
-from examples.sdgan.sampler import Sampler
+from examples.sdgan.sampler import Sampler, check_fit
 from examples.sdgan.vocabulary import Vocabulary
 
 ImageEncoder = SmallImageEncoder | InceptionImageEncoder
@@ -43,13 +43,18 @@ def load_sampler(path: Path) -> Sampler:
     if not path.is_dir():
         return Sampler.load(path)
     folder, options = _open(path)
-    words = _json(folder / "vocabulary.json")
-    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-        raise checkpoint.CheckpointError(f"{folder / 'vocabulary.json'}: must hold a list of words")
-    vocabulary = Vocabulary(words)
+    try:
+        vocabulary = Vocabulary(_json(folder / "vocabulary.json"))
+    except (ValueError, TypeError) as error:
+        raise checkpoint.CheckpointError(f"{folder / 'vocabulary.json'}: {error}") from error
+    weights = {
+        "text": _weights(folder / "text_encoder.safetensors"),
+        "ema": _weights(folder / "generator.safetensors"),
+    }
+    check_fit(folder, weights, options, len(vocabulary))
     text, generator = TextEncoder(len(vocabulary), options.encoder), build_generator(options)
-    _fill(text, folder / "text_encoder.safetensors")
-    _fill(generator, folder / "generator.safetensors")
+    text.load_state_dict(weights["text"])
+    generator.load_state_dict(weights["ema"])
     return Sampler(options, vocabulary, text.eval(), generator.eval())
 
 
@@ -87,24 +92,23 @@ def _open(path: Path) -> tuple[Path, Config]:
         raise checkpoint.CheckpointError(f"{folder / 'config.json'}: {error}") from error
 
 
-def _fill(module: nn.Module, path: Path) -> None:
-    try:
-        module.load_state_dict(_weights(path))
-    except RuntimeError as error:
-        raise checkpoint.CheckpointError(f"{path}: its weights do not fit config.json ({error})") from error
-
-
 def _weights(path: Path) -> dict[str, Any]:
     try:
-        return load_file(path)
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise checkpoint.CheckpointError(f"{path}: missing, or not a safetensors file ({error})") from error
+    try:
+        for name, value in weights.items():
+            checkpoint.check_weights(repr(name), value)
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{path}: {error}") from error
+    return weights
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise checkpoint.CheckpointError(
             f"{path}: missing, or not JSON ({error}); point to OUT/model of a finished run, or to OUT/checkpoint.pt"
         ) from error

@@ -43,7 +43,7 @@ class Sampler:
             )
         config = from_json(state["config"])
         vocabulary = Vocabulary(state["vocabulary"])
-        _check_fit(path, state, config, len(vocabulary))
+        check_fit(path, state, config, len(vocabulary))
         text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)
         text.load_state_dict(state["text"])
         generator.load_state_dict(state["ema"])
@@ -78,7 +78,7 @@ class Sampler:
         return output.images[-1].float().cpu(), {name: m.cpu() for name, m in maps.items()}, words
 
 
-def _check_fit(path: Path, state: dict[str, Any], config: Config, words: int) -> None:
+def check_fit(path: Path, state: dict[str, Any], config: Config, words: int) -> None:
     """Compare with modules that hold no memory: options can ask for more than any machine has."""
     options = config.generator
     try:

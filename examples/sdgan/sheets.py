@@ -18,18 +18,23 @@ from examples.sdgan.pictures import pixels, printable, standing_noise
 from examples.sdgan.sampler import Sampler
 
 
-def paraphrase_sheet(sampler: Sampler, data: CaptionedImages, path: Path, rows: int, columns: int = 5) -> None:
-    """A row an image: the photograph, then what each of its captions generates from the same noise."""
+def paraphrase_sheet(
+    samplers: dict[str, Sampler], data: CaptionedImages, path: Path, rows: int, columns: int = 5
+) -> None:
+    """A row an image: the photograph, then what each of its captions generates from one noise, model by model."""
     chosen = [i for i in range(len(data)) if len(set(data.captions[i])) > 1][:rows]
-    size = sampler.config.size
-    noise = standing_noise(len(chosen), sampler.config.generator.noise_dim, seed=6)
+    first = next(iter(samplers.values()))
+    noise = standing_noise(len(chosen), first.config.generator.noise_dim, seed=6)
     cells: list[list[tuple[Tensor, str]]] = []
     for row, i in enumerate(chosen):
         captions = list(dict.fromkeys(data.captions[i]))[:columns]
-        images = sampler.images(captions, noise[row].expand(len(captions), -1))
-        real = to_float(data.images.load([i], size, None))[0]
-        cells.append([(real, "real image"), *zip(images, captions, strict=True)])
-    _grid(cells, columns + 1, path, f"{data.name}: captions of one image, from one noise")
+        cells.append([(to_float(data.images.load([i], first.config.size, None))[0], "real image")])
+        for name, sampler in samplers.items():
+            images = sampler.images(captions, noise[row].expand(len(captions), -1))
+            told = [f"{name}: {caption}" if name else caption for caption in captions]
+            cells[-1] += zip(images, told, strict=True)
+    width = max(map(len, cells))
+    _grid(cells, width, path, f"{data.name}: captions of one image, from one noise")
 
 
 def word_change_sheet(

@@ -133,14 +133,18 @@ def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert load_sampler(tmp_path / "seed-1" / "BN.pt").config.generator.norm == "batch"
     assert evidence.main(["--results", str(results)]) == 0
     assert "| BN |" in (tmp_path / "tables.md").read_text()
-    with Image.open(tmp_path / "curves.png") as image:
-        assert min(image.size) > 300
+    for name in ("curves", "paraphrases", "one-word", "word-maps"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 300
     capsys.readouterr()
 
 
 def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert ablate.main(["--out", str(tmp_path), "--variants", "nonsense"]) == 2
     assert "the set ablation has ['BN'" in capsys.readouterr().out
+    (tmp_path / "results.jsonl").write_text('{"variant": "BN", "se')
+    assert ablate.main(["--out", str(tmp_path)]) == 2
+    assert "results.jsonl, line 1: no record" in " ".join(capsys.readouterr().out.split())
     assert evidence.main(["--results", str(tmp_path / "none.jsonl")]) == 2
     assert "run python -m examples.sdgan.ablate first" in " ".join(capsys.readouterr().out.split())
 

@@ -324,6 +324,7 @@ def test_losses_of_the_generator_have_weights() -> None:
     assert only[0] + only[1] == pytest.approx(only[2])
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_models_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the backend that only captures: what Inductor makes of it is PyTorch's to test, and takes minutes."""
     original, compiled = torch.nn.Module.compile, []
