@@ -14,12 +14,13 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 FROM_ROOT = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-# Pictures and tables that pages show and that lie outside docs/.
-ASSETS = ("benchmarks/results/**/*.png",)
+# What pages show or link to and that lies outside docs/.
+ASSETS = ("benchmarks/results/**/*.png", "CITATION.cff")
 
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+PICTURE = re.compile(r'<p>(<img [^>]*src="([^"]+)"[^>]*>)</p>')
 UPRIGHT = re.compile(r'<mrow>((?:<mi mathvariant="normal">\w</mi>){2,})</mrow>')
 
 
@@ -40,8 +41,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas become MathML, which browsers draw without a script."""
-    return FORMULA.sub(lambda match: mathml(html.unescape(match[2]), match[1] == "div", page.file.src_uri), content)
+    """Formulas become MathML, which browsers draw without a script; a click on a picture shows it at its full size."""
+    content = PICTURE.sub(r'<p><a class="picture" href="\2">\1</a></p>', content)
+    return FORMULA.sub(
+        lambda match: mathml(html.unescape(match[2]), match[1] == "div", page.file.src_uri), content
+    )
 
 
 def mathml(latex: str, display: bool, where: str) -> str:
