@@ -85,6 +85,7 @@ def test_formulas_become_mathml() -> None:
     assert "<mi>softmax</mi>" in drawn
     lines = hooks.mathml("\\begin{aligned} a &= b \\\\ c &= d \\end{aligned}", True, "page.md")
     assert lines.count("<mtr>") == 2
+    assert hooks.formula(r"a = b, \qquad c = d", True, "page.md").count("<math") == 2
     for unknown in (r"\nosuchthing x", "a $$ b", "a & b"):
         with pytest.raises(PluginError, match=r"page\.md"):
             hooks.mathml(unknown, False, "page.md")

@@ -43,9 +43,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Formulas become MathML, which browsers draw without a script; a click on a picture shows it at its full size."""
     content = PICTURE.sub(r'<p><a class="picture" href="\2">\1</a></p>', content)
-    return FORMULA.sub(
-        lambda match: mathml(html.unescape(match[2]), match[1] == "div", page.file.src_uri), content
-    )
+    where = page.file.src_uri
+    return FORMULA.sub(lambda match: formula(html.unescape(match[2]), match[1] == "div", where), content)
+
+
+def formula(latex: str, display: bool, where: str) -> str:
+    """Inline, or a block whose parts (apart by \\qquad) go below each other where the screen is narrow."""
+    if not display:
+        return mathml(latex, display, where)
+    parts = [latex] if "\\begin" in latex else latex.split("\\qquad")
+    return f'<div class="formula">{"".join(mathml(part, True, where) for part in parts)}</div>'
 
 
 def mathml(latex: str, display: bool, where: str) -> str:
@@ -55,8 +62,7 @@ def mathml(latex: str, display: bool, where: str) -> str:
     if "\\" in drawn or "<mi>&</mi>" in drawn or "$" in drawn:
         raise PluginError(f"{where}: a formula has something latex2mathml does not know: {latex}")
     # Letter by letter, a name would be spaced as a product.
-    drawn = UPRIGHT.sub(lambda match: f"<mi>{re.sub('<.*?>', '', match[1])}</mi>", drawn)
-    return f'<div class="formula">{drawn}</div>' if display else drawn
+    return UPRIGHT.sub(lambda match: f"<mi>{re.sub('<.*?>', '', match[1])}</mi>", drawn)
 
 
 def _target(link: str, page: str) -> str:
