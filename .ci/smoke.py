@@ -1,10 +1,11 @@
-"""The release as a user gets it: build sdist and wheel, look into them, use the wheel where nothing else is installed.
+"""The release as a user gets it: build sdist and wheel, look into them, use the wheel where little else is.
 
     .venv/bin/python .ci/smoke.py
 
-A second install of torch would take minutes and gigabytes. So the clean environment is a new, empty virtual environment
-into which the running one's files of torch, einops and typing-extensions, and of what these require, are linked. What
-else the running environment has (numpy, torchvision, test and site tools) does not exist there, for any way to import.
+A second install of torch would take minutes and gigabytes. So the clean environment is a new, empty virtual
+environment into which the running one's files of torch, einops and typing-extensions, and of what these require, are
+linked. What else the running environment has (numpy, torchvision, test and site tools) does not exist there, for any
+way to import.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert set(scbn.__all__) <= told
 
 
-def test_pages_name_each_other_only_where_they_exist() -> None:
+def test_the_menu_has_every_page() -> None:
     nav = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
     from_root = {"index.md", "changelog.md", "contributing.md"}
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}

@@ -41,7 +41,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas become MathML, which browsers draw without a script; a click on a picture shows it at its full size."""
+    """Formulas become MathML, which browsers draw without a script; a click on a picture shows it at full size."""
     content = PICTURE.sub(r'<p><a class="picture" href="\2">\1</a></p>', content)
     where = page.file.src_uri
     return FORMULA.sub(lambda match: formula(html.unescape(match[2]), match[1] == "div", where), content)

@@ -19,7 +19,8 @@ class RestDocstrings(griffe.Extension):
     """Rewrites every docstring once the whole package is known, so that short names in roles can be looked up."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        public = {name: m.target_path for name, m in pkg.members.items() if isinstance(m, griffe.Alias)}
+        aliases = ((name, m) for name, m in pkg.members.items() if isinstance(m, griffe.Alias))
+        public = {name: alias.target_path for name, alias in aliases}
         # An import of a function from the module of its name hides behind that module.
         public |= {name: path for name, path in pkg.imports.items() if name in (pkg.exports or ())}
         self._visit(pkg, public)
