@@ -180,6 +180,9 @@ def test_the_switch() -> None:
         ops.set_path("fast")
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method:DeprecationWarning"
+)  # inductor's own, up to torch 2.13
 @pytest.mark.parametrize("cue", CUES)
 @pytest.mark.parametrize("path", ["reference", "compiled"])
 def test_paths_that_only_say_how(path: ops.Path, cue: str) -> None:

@@ -33,6 +33,8 @@ WORD_SLOTS = 128
 
 _path: Path = "auto"
 _TRITON = importlib.util.find_spec("triton") is not None
+# Torch 2.11 takes is_exporting for true in whatever Dynamo traces.
+_DYNAMO_TELLS_EXPORT = tuple(int(part) for part in torch.__version__.split(".")[:2]) > (2, 11)
 
 
 def get_path() -> Path:
@@ -67,7 +69,7 @@ def choose(x: Tensor, words: int = 1) -> Path:
     """The path that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``."""
     if _path == "reference":
         return "reference"
-    fused = x.dim() >= 3 and x.numel() > 0 and not torch.compiler.is_exporting() and not _transformed()
+    fused = x.dim() >= 3 and x.numel() > 0 and not _exporting() and not _transformed()
     if fused and _path in ("auto", "triton") and _runs_triton(x, words):
         return "triton"
     if fused and _path in ("auto", "tiled") and _runs_tiled(x) and (_path == "tiled" or x.numel() >= WORTHWHILE):
@@ -96,6 +98,11 @@ def _runs_triton(x: Tensor, words: int) -> bool:
 def interpreted() -> bool:
     """Whether Triton was told to interpret its kernels, which lets them run, slowly, on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _exporting() -> bool:
+    """Within torch.export, whose graphs hold PyTorch's own operations only."""
+    return torch.compiler.is_exporting() and (_DYNAMO_TELLS_EXPORT or not torch.compiler.is_dynamo_compiling())
 
 
 def _transformed() -> bool:

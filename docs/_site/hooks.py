@@ -1,0 +1,80 @@
+"""MkDocs hooks: pages from the repository's root, its links as the site has them, formulas as MathML."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+FROM_ROOT = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+# What pages show or link to and that lies outside docs/.
+ASSETS = ("benchmarks/results/**/*.png", "CITATION.cff")
+
+LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
+FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+PICTURE = re.compile(r'<p>(<img [^>]*src="([^"]+)"[^>]*>)</p>')
+UPRIGHT = re.compile(r'<mrow>((?:<mi mathvariant="normal">\w</mi>){2,})</mrow>')
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages and pictures that lie outside docs/."""
+    for source, name in FROM_ROOT.items():
+        files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
+    for path in sorted(path for pattern in ASSETS for path in ROOT.glob(pattern)):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links as GitHub follows them, from a file to a file, become links within the site."""
+    parts = FENCE.split(markdown)
+    parts[::2] = [LINK.sub(lambda m: m[1] + _target(m[2], page.file.src_uri) + m[3], part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Formulas become MathML, which browsers draw without a script; a click on a picture shows it at full size."""
+    content = PICTURE.sub(r'<p><a class="picture" href="\2">\1</a></p>', content)
+    where = page.file.src_uri
+    return FORMULA.sub(lambda match: formula(html.unescape(match[2]), match[1] == "div", where), content)
+
+
+def formula(latex: str, display: bool, where: str) -> str:
+    """Inline, or a block whose parts (apart by \\qquad) go below each other where the screen is narrow."""
+    if not display:
+        return mathml(latex, display, where)
+    parts = [latex] if "\\begin" in latex else latex.split("\\qquad")
+    return f'<div class="formula">{"".join(mathml(part, True, where) for part in parts)}</div>'
+
+
+def mathml(latex: str, display: bool, where: str) -> str:
+    """One formula; an error where a command is unknown, which would otherwise show as its name."""
+    latex = latex.strip().replace("{aligned}", "{align*}")
+    drawn = convert(latex, display="block" if display else "inline")
+    if "\\" in drawn or "<mi>&</mi>" in drawn or "$" in drawn:
+        raise PluginError(f"{where}: a formula has something latex2mathml does not know: {latex}")
+    # Letter by letter, a name would be spaced as a product.
+    return UPRIGHT.sub(lambda match: f"<mi>{re.sub('<.*?>', '', match[1])}</mi>", drawn)
+
+
+def _target(link: str, page: str) -> str:
+    """Where a relative link of ``page`` leads within the site."""
+    source = next((source for source, name in FROM_ROOT.items() if name == page), None)
+    folder = Path(source).parent if source else Path("docs", page).parent
+    parts: list[str] = []
+    for part in (folder / link).parts:
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    path = "/".join(parts)
+    inside = FROM_ROOT.get(path) or path.removeprefix("docs/")
+    return "../" * page.count("/") + inside
