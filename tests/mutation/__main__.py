@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,13 @@ from .mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 # What takes seconds and sees no more than the others do.
-QUICK = ["-k", "not compile and not exports and not broken and not reach and not sparse_ and not gradgradcheck"]
+# Hypothesis is imported by now, which pytest would warn of.
+QUICK = [
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+    "-k",
+    "not compile and not exports and not broken and not reach and not sparse_ and not gradgradcheck",
+]
 MATHS = ["errors", "oracle", "functional", "fuzz", "behaviour", "ops", "properties"]
 MODEL = ["errors", "tree", "fuzz"]
 RETROFIT = ["retrofit_errors", "retrofit", "fuzz"]
@@ -44,6 +50,7 @@ FILES = {
     **dict.fromkeys(("retrofit", "binding", "attngan", "retrofit_report"), RETROFIT),
 }
 SECONDS = 240
+OUTPUT = "output.txt"
 
 
 def main() -> None:
@@ -73,7 +80,7 @@ def main() -> None:
                 shutil.copy(ROOT / name, copy / name)
         for tests in {tuple(FILES[name]) for name in options.files}:
             if not _passes(copy, list(tests)):
-                sys.exit(f"the tests fail without a fault: {tests}")
+                sys.exit(f"{(copy.parent / OUTPUT).read_text()}\nthe tests fail without a fault: {tests}")
         begun = time.monotonic()
         for done, mutant in enumerate(chosen, 1):
             results.append(_try(copy, mutant))
@@ -125,14 +132,19 @@ def _child(copy: Path, tests: list[str]) -> int:
     sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
     for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "scbn")]:
         del sys.modules[name]
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
+    told = os.open(copy.parent / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(told, 1)
+    os.dup2(told, 2)
     files = [f"tests/test_{name}.py" for name in tests if (copy / f"tests/test_{name}.py").exists()]
-    with contextlib.suppress(BaseException):
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
+    try:
         return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *QUICK, *files]))
-    return 99
+    except BaseException:
+        traceback.print_exc()
+        return 99
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _line(result: dict[str, Any]) -> str:
