@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from scbn import (
     WordSCBN,
     ops,
 )
-from scbn.ops import composed
+from scbn.ops import compiled, composed
 from tests.fuzz.runner import one, run
 
 X, S, W = torch.randn(2, 8, 4, 4), torch.randn(2, SENTENCE_DIM), torch.randn(2, 3, WORD_DIM)
@@ -188,6 +189,23 @@ def test_an_empty_caption_hears_nothing_of_a_broken_position(path: ops.Path, val
     plain = nn.functional.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
     torch.testing.assert_close(y[-1], plain[-1], equal_nan=True)
     assert int((~y.isfinite()).sum()) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_compiled_path_takes_more_kinds_of_arguments_than_are_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, **options, backend="eager"))
+    monkeypatch.setattr(compiled, "_cache", {})
+    torch._dynamo.reset()
+    for rank, padded, cue in itertools.product((2, 3, 4), (True, False), ("word", "both")):
+        layer = layer_of(cue, 5)
+        x, text = inputs_of(Case((3, 5, 4, 2)[:rank], padded=padded))
+        with ops.use("compiled"), torch._dynamo.config.patch(recompile_limit=2):
+            y = layer(x, text)
+        close(y, oracle(layer, x, text), torch.float64)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("call", [scbn.norm_layers, scbn.unretrofit])
