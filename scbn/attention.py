@@ -46,20 +46,21 @@ class VisualSemanticEmbedding(nn.Module):
         super().__init__()
         checks.positive(num_features=num_features, word_dim=word_dim)
         checks.finite(scale=scale)
+        checks.parameter_dtype(dtype)
         self.num_features, self.word_dim, self.scale = num_features, word_dim, scale
         self.word_proj = nn.Linear(word_dim, num_features, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """Embed the words of ``text`` at every position of ``x``."""
         checks.visual(x, self.num_features)
-        checks.precision(x, next(self.parameters()))
+        checks.meets(x, next(self.parameters()))
         keys, mask = project_words(self.word_proj, x, text, self.word_dim)
         return functional.visual_semantic_embedding(x, keys, padding_mask=mask, scale=self.scale)
 
     def attention(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """The word map (N, T, *spatial): how much each position attends to each word; see :func:`functional.word_attention`."""
         checks.visual(x, self.num_features)
-        checks.precision(x, next(self.parameters()))
+        checks.meets(x, next(self.parameters()))
         keys, mask = project_words(self.word_proj, x, text, self.word_dim)
         return functional.word_attention(x, keys, padding_mask=mask, scale=self.scale)
 

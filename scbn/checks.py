@@ -31,6 +31,39 @@ def finite(**numbers: float) -> None:
             raise ValueError(f"{name} must be a finite number, got {name}={value!r}")
 
 
+def norm(eps: float, momentum: float | None) -> None:
+    """Require settings that batch normalisation can work with."""
+    finite(eps=eps)
+    if not eps > 0:
+        raise ValueError(
+            f"eps must be positive, got {eps=}; it keeps a channel that does not vary from dividing by 0"
+        )
+    if momentum is not None:
+        finite(momentum=momentum)
+
+
+def parameter_dtype(dtype: torch.dtype | None) -> None:
+    """Require a dtype that parameters can have, or none."""
+    if dtype is not None and not (
+        isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1
+    ):
+        raise ValueError(f"dtype must be torch.float32, float64, bfloat16 or float16, or None, got {dtype=}")
+
+
+def dense(name: str, tensor: Tensor) -> None:
+    """Require a tensor whose values lie in memory one beside the other."""
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got {name}.layout={tensor.layout}; pass {name}.to_dense()")
+
+
+def beside(name: str, tensor: Tensor, other: str, device: torch.device) -> None:
+    """Require a tensor on the device of another."""
+    if tensor.device != device:
+        raise ValueError(
+            f"{name} is on {tensor.device} but {other} is on {device}; move it with {name}.to('{device}')"
+        )
+
+
 def visual(x: Tensor, num_features: int | None) -> None:
     """Require a floating visual feature map with ``num_features`` channels."""
     if not isinstance(x, Tensor):
@@ -39,6 +72,11 @@ def visual(x: Tensor, num_features: int | None) -> None:
         raise ValueError(f"x must have shape {LAYOUTS}, got {x.shape=}")
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point, got {x.dtype=}; convert it with x.float()")
+    if x.dtype.itemsize == 1:
+        raise ValueError(
+            f"x must be float64, float32, bfloat16 or float16, got {x.dtype=}; convert it with x.float()"
+        )
+    dense("x", x)
     if num_features is not None and x.shape[1] != num_features:
         raise ValueError(
             f"axis 1 of x must have num_features={num_features} channels, got {x.shape=}; "
@@ -46,9 +84,10 @@ def visual(x: Tensor, num_features: int | None) -> None:
         )
 
 
-def precision(x: Tensor, parameter: Tensor | None) -> None:
-    """Require that a float64 map meets a float64 layer: lower precision would be silently lost."""
-    if parameter is not None and x.dtype == torch.float64 and parameter.dtype != torch.float64:
+def meets(x: Tensor, parameter: Tensor) -> None:
+    """Require a layer on x's device, and a float64 one for a float64 x: lower precision would be silently lost."""
+    beside("x", x, "the layer", parameter.device)
+    if x.dtype == torch.float64 and parameter.dtype != torch.float64:
         raise ValueError(
             f"x is float64 but the layer holds {parameter.dtype}; call layer.double(), or pass x.float()"
         )
@@ -104,6 +143,8 @@ def _cue(name: str, cue: Tensor, x: Tensor, shape: tuple[str | int, ...]) -> Non
         raise ValueError(
             f"{name} must be floating point, got {cue.dtype}; pass encoded features, not word indices"
         )
+    dense(name, cue)
+    beside(name, cue, "x", x.device)
     if cue.shape[0] != x.shape[0]:
         raise ValueError(
             f"x and {name} must have the same batch size, got {x.shape=} and {name}.shape={tuple(cue.shape)}; "
@@ -118,6 +159,7 @@ def _mask(mask: Tensor, cue: Tensor, words: Tensor | None) -> None:
             f"padding_mask must be bool with True = padding, got {kind}; for a mask of ones and zeros "
             "where 1 = padding write mask.bool(), where 1 = word write ~mask.bool()"
         )
+    dense("padding_mask", mask)
     known = words if isinstance(words, Tensor) and words.dim() == 3 else None
     if (
         mask.dim() != 2
@@ -127,10 +169,7 @@ def _mask(mask: Tensor, cue: Tensor, words: Tensor | None) -> None:
     ):
         want = tuple(known.shape[:2]) if known is not None else f"({cue.shape[0]}, T)"
         raise ValueError(f"padding_mask must have shape (N, T) = {want}, got {mask.shape=}")
-    if mask.device != cue.device:
-        raise ValueError(
-            f"padding_mask is on {mask.device} but the text is on {cue.device}; move it with .to(...)"
-        )
+    beside("padding_mask", mask, "the text", cue.device)
 
 
 def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[str, ...]) -> None:
@@ -157,6 +196,7 @@ def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
             raise ValueError(f"{name} must have shape (N, F), got {got}; flatten feature maps with v.flatten(1)")
         if not v.is_floating_point():
             raise ValueError(f"{name} must be floating point, got {v.dtype}")
+        dense(name, v)
     if v1.shape != v2.shape:
         raise ValueError(f"v1 and v2 must have the same shape, got {v1.shape=} and {v2.shape=}")
     if not isinstance(same, Tensor) or same.dtype != torch.bool:
@@ -165,6 +205,9 @@ def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
             f"same must be a bool tensor, True = both captions describe one image, got {kind}; "
             "for labels with 1 = same write labels.bool()"
         )
+    dense("same", same)
+    beside("v2", v2, "v1", v1.device)
+    beside("same", same, "v1", v1.device)
     if same.shape != v1.shape[:1]:
         raise ValueError(f"same must have shape (N,) = ({v1.shape[0]},), got {same.shape=}")
     if v1.numel() == 0:

@@ -60,9 +60,10 @@ def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
     # In copies, because batch_norm updates only statistics of x's dtype, and with a momentum known on the host.
     batch_mean, batch_var = torch.zeros_like(mean, dtype=x.dtype), torch.zeros_like(var, dtype=x.dtype)
     xhat = F.batch_norm(x, batch_mean, batch_var, None, None, True, 1.0, norm.eps)
-    with torch.no_grad():
-        sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
-        sync.update_running(var, batch_var, norm.momentum, norm.num_batches)
+    if x.numel() > 0:  # an empty batch teaches nothing
+        with torch.no_grad():
+            sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
+            sync.update_running(var, batch_var, norm.momentum, norm.num_batches)
     return xhat
 
 

@@ -36,6 +36,8 @@ class SCBN(nn.Module):
     ) -> None:
         super().__init__()
         checks.positive(num_features=num_features)
+        checks.norm(eps, momentum)
+        checks.parameter_dtype(dtype)
         # The 2-D class only holds weights and statistics: its forward, and with it its check of rank, never runs.
         self.bn = nn.BatchNorm2d(num_features, eps, momentum, affine, track_running_stats, device, dtype)
 
@@ -79,7 +81,7 @@ class SCBN(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         checks.visual(x, self.num_features)
-        checks.precision(x, next(self.parameters()))
+        checks.meets(x, next(self.parameters()))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}"

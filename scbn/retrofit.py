@@ -45,6 +45,7 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
         One :class:`NormLayer` ``(name, kind, channels, cue, problem)`` each, in the model's order; ``cue`` where the
         layer is retrofitted, ``problem`` where it cannot be.
     """
+    _check_model(model)
     return [_describe(norm) for norm in _norms(model)]
 
 
@@ -81,8 +82,7 @@ def retrofit(
         norms that cannot be replaced, two patterns that disagree about a layer, an unknown cue, a missing dimension, a
         ``text`` that cannot take the forward's arguments, a layer retrofitted already.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be an nn.Module, got {type(model).__name__}")
+    _check_model(model)
     parameters, chosen = _forward_parameters(model), _choose(model, layers)
     _check_text(model, text, parameters)
     dims = {"sentence_dim": sentence_dim, "word_dim": word_dim}
@@ -128,6 +128,11 @@ def unretrofit(model: nn.Module) -> tuple[str, ...]:
             _replace(model, name, vars(module)[STOOD_FOR])
     unbind(model)
     return tuple(name for name, _ in found)
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be an nn.Module, got {type(model).__name__}")
 
 
 def _norms(model: nn.Module) -> Iterator[_Norm]:

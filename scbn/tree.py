@@ -134,8 +134,8 @@ class TreeGenerator(nn.Module):
                 f"noise must have shape (N, noise_dim) = (N, {self.noise_dim}), got {got}; "
                 f"draw it with torch.randn(len(sentence), {self.noise_dim})"
             )
-        if not noise.is_floating_point():
-            raise ValueError(f"noise must be floating point, got {noise.dtype=}")
+        parameter = next(self.parameters())
+        _check_noise("noise", noise, parameter)
         sentence, mask = checks.sentence_cue(text, noise, self.sentence_dim)
         for word_dim in self._word_dims:  # before any layer runs, so that an error changes no statistics
             checks.word_cue(text, noise, word_dim)
@@ -146,6 +146,8 @@ class TreeGenerator(nn.Module):
         if condition_noise is not None and condition_noise.shape != (len(noise), self.augment.condition_dim):
             want = (len(noise), self.augment.condition_dim)
             raise ValueError(f"condition_noise must have shape {want}, got {condition_noise.shape=}")
+        if condition_noise is not None:
+            _check_noise("condition_noise", condition_noise, parameter)
         condition, mu, logvar = self.augment(sentence, condition_noise)
         h = torch.cat((condition, noise.to(condition.dtype)), 1)
         images = []
@@ -184,3 +186,10 @@ class TreeGenerator(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _check_noise(name: str, noise: Tensor, parameter: Tensor) -> None:
+    if not noise.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {name}.dtype={noise.dtype}")
+    checks.dense(name, noise)
+    checks.beside(name, noise, "the generator", parameter.device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import pkgutil
 
 import pytest
 import torch
@@ -133,8 +135,23 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         torch.set_num_threads(before)
 
 
-def test_opcheck() -> None:
+def test_opcheck_on_every_registered_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in pkgutil.iter_modules(ops.__path__):
+        if not module.name.startswith("triton") or importlib.util.find_spec("triton"):
+            importlib.import_module(f"scbn.ops.{module.name}")
+    names: list[str] = torch._C._dispatch_get_all_op_names()
+    registered = {name.partition(".")[0] for name in names if name.startswith("scbn::")}
+    checked = set()
+    opcheck = torch.library.opcheck
+
+    def record(op, *args):
+        checked.add(op._qualname)
+        return opcheck(op, *args)
+
+    monkeypatch.setattr(torch.library, "opcheck", record)
     check_ops(torch.float64, "tiled")
+    assert "scbn::word_norm" in registered
+    assert checked == registered, "cases.check_ops has no arguments for some operation"
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -44,6 +44,7 @@ def test_import_brings_nothing_but_torch() -> None:
     ).stdout.split()
     allowed = {"scbn", "typing_extensions"}
     assert "scbn.word" in new
+    assert not [name for name in new if name.startswith("scbn.testing")]
     assert not [name for name in new if name.split(".")[0] not in allowed | set(sys.stdlib_module_names)]
 
 

@@ -67,7 +67,7 @@ def use(path: Path) -> Iterator[None]:
 
 def choose(x: Tensor, words: int = 1) -> Path:
     """The path that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``."""
-    if _path == "reference":
+    if _path == "reference" and x.numel() > 0:
         return "reference"
     fused = x.dim() >= 3 and x.numel() > 0 and not _exporting() and not _transformed()
     if fused and _path in ("auto", "triton") and _runs_triton(x, words):

@@ -22,7 +22,8 @@ def word_modulate(*args: Any) -> Tensor:
 
 def _compiled(function: Any) -> Any:
     if function not in _cache:
-        _cache[function] = torch.compile(function, fullgraph=True, dynamic=True)
+        # Not fullgraph: beyond its limit of kinds of arguments (dtypes, ranks, masks) that would fail, not run uncompiled.
+        _cache[function] = torch.compile(function, dynamic=True)
     return _cache[function]
 
 

@@ -75,22 +75,30 @@ def word_modulate(
         gamma, beta = (table.masked_fill(padding[:, :, None], 0) for table in (gamma, beta))
     # A region's weights sum to one, so the norm's own scale and shift can stand in every row of the tables.
     scales, shifts = (
-        table.to(dtype) + (own if own.dim() == 1 else own[:, None])
+        table.to(dtype) + (own if own.dim() == 1 else own[:, None]).to(dtype)
         for table, own in ((gamma, own_gamma), (beta, own_beta))
     )
-    keys, hidden = keys.to(dtype) * scale, hidden_words(padding)
+    keys = keys.to(dtype) * scale
     if is_channels_last(x):
         logits = torch.bmm(_positions_first(x.to(dtype)), keys.mT)
-        if hidden is not None:
-            logits = logits.masked_fill(hidden[:, None], -torch.inf)
+        if padding is not None:
+            logits = torch.where(padding[:, None], padding_logits(padding, dtype)[:, None, None], logits)
         gain, bias = torch.bmm(logits.softmax(2), torch.cat((scales, shifts), 2)).chunk(2, 2)
         y = torch.addcmul(bias, _positions_first(xhat), gain)
         return y.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1).to(x.dtype)
     logits = torch.bmm(keys, _flat(x.to(dtype)))
-    if hidden is not None:
-        logits = logits.masked_fill(hidden[:, :, None], -torch.inf)
+    if padding is not None:
+        logits = torch.where(padding[:, :, None], padding_logits(padding, dtype)[:, None, None], logits)
     gain, bias = torch.bmm(torch.cat((scales, shifts), 2).mT, logits.softmax(1)).chunk(2, 1)
     return torch.addcmul(bias, _flat(xhat), gain).reshape(x.shape).to(x.dtype)
+
+
+def padding_logits(padding: Tensor, dtype: torch.dtype) -> Tensor:
+    """What stands for each caption's logits of padding, (N,): -inf, or 0 in an empty caption, which has nothing else.
+
+    In either case nothing of x, which may not be finite, and of which an empty caption is to hear nothing.
+    """
+    return padding.new_zeros(padding.shape[0], dtype=dtype).masked_fill(~padding.all(1), -torch.inf)
 
 
 def hidden_words(padding: Tensor | None) -> Tensor | None:

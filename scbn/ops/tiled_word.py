@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scbn.ops.composed import hidden_words
+from scbn.ops.composed import padding_logits
 from scbn.ops.tiles import each_sample, fit, statistics, tile_width
 
 __all__ = ["backward", "forward", "statistics"]
@@ -33,7 +33,7 @@ def forward(
 ) -> Tensor:
     """y of :func:`scbn.ops.fused_word.word_norm`."""
     keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
-    hidden, rstd = hidden_words(padding), (var + eps).rsqrt()
+    level, rstd = _level(x, padding), (var + eps).rsqrt()
     # The statistics go into the tables: y = x (a' G) + a' B, and xhat is never built.
     scales = (gamma * rstd).mT.contiguous()
     shifts = (beta - gamma * (rstd * mean)).mT.contiguous()
@@ -45,7 +45,7 @@ def forward(
         for start in range(0, x.shape[2], tile):
             part = x[i, :, start : start + tile]
             a, s = fit(attention, part.shape[1]), fit(scaled, part.shape[1])
-            a = _attend(keys[i], part, None if hidden is None else hidden[i], a)
+            a = _attend(i, keys, part, padding, level, a)
             torch.mm(scales[i], a, out=s).mul_(part)
             torch.addmm(s, shifts[i], a, out=s)
             y[i, :, start : start + tile] = s
@@ -71,7 +71,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients as :func:`scbn.ops.fused_word.word_norm_backward`; ``joint`` is None where the statistics are given."""
     keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
-    hidden, rstd = hidden_words(padding), (var + eps).rsqrt()
+    level, rstd = _level(x, padding), (var + eps).rsqrt()
     scales = gamma * rstd
     scales_t = scales.mT.contiguous()
     dx = torch.empty_like(x)
@@ -85,7 +85,7 @@ def backward(
         for start in range(0, x.shape[2], tile):
             part, up = x[i, :, start : start + tile], dy[i, :, start : start + tile]
             u, a, d = (fit(buffer, part.shape[1]) for buffer in buffers)
-            a = _attend(keys[i], part, None if hidden is None else hidden[i], a)
+            a = _attend(i, keys, part, padding, level, a)
             # Centred before it is summed: sums of dy x cancel where the mean is large.
             torch.sub(part, mean[:, None], out=u).mul_(up)
             dgamma[i].addmm_(a, u.mT)
@@ -142,9 +142,15 @@ def _tables(
     return keys.to(x.dtype) * scale, gamma, beta
 
 
-def _attend(keys: Tensor, part: Tensor, hidden: Tensor | None, out: Tensor) -> Tensor:
-    """Attention (T, tile) of the positions of one sample."""
-    logits = torch.mm(keys, part, out=out)
-    if hidden is not None:
-        logits.masked_fill_(hidden[:, None], -torch.inf)
+def _level(x: Tensor, padding: Tensor | None) -> Tensor | None:
+    return None if padding is None else padding_logits(padding, x.dtype)
+
+
+def _attend(
+    i: int, keys: Tensor, part: Tensor, padding: Tensor | None, level: Tensor | None, out: Tensor
+) -> Tensor:
+    """Attention (T, tile) of the positions of sample i."""
+    logits = torch.mm(keys[i], part, out=out)
+    if padding is not None and level is not None:
+        logits.masked_fill_(padding[i, :, None], level[i])
     return logits.softmax(0)

@@ -1,0 +1,214 @@
+"""A short run of the fuzzer, and what its long runs have found."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from cases import CUES, SENTENCE_DIM, WORD_DIM, Case, close, inputs_of, layer_of, oracle
+from torch import nn
+
+import scbn
+from scbn import (
+    SentenceSCBN,
+    SiameseContrastiveLoss,
+    TextFeatures,
+    TreeGenerator,
+    VisualSemanticEmbedding,
+    WordSCBN,
+    ops,
+)
+from scbn.ops import compiled, composed
+from tests.fuzz.runner import one, run
+
+X, S, W = torch.randn(2, 8, 4, 4), torch.randn(2, SENTENCE_DIM), torch.randn(2, 3, WORD_DIM)
+V, SAME = torch.randn(3, 4), torch.tensor([True, False, True])
+
+
+def test_five_hundred_calls_find_nothing() -> None:
+    tally = run(range(500), 2019)
+    assert not tally.findings, tally.findings[0]
+    assert tally.outcomes["equal"] > 250
+    assert tally.outcomes["error"] > 100
+
+
+def test_a_call_is_drawn_from_its_seed_and_number_alone() -> None:
+    first, again = one(3, 14), one(3, 14)
+    assert (first[0].about, first[1]) == (again[0].about, again[1])
+    assert one(3, 15)[0].about != first[0].about
+
+
+def test_a_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        composed, "padding_logits", lambda padding, dtype: padding.new_zeros(padding.shape[0], dtype=dtype)
+    )
+    assert {found["outcome"] for found in run(range(100), 2019).findings} == {"different"}
+
+
+def test_a_check_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scbn.checks.visual", lambda x, num_features: None)
+    assert {"foreign error", "accepted"} & {found["outcome"] for found in run(range(100), 2019).findings}
+
+
+ELSEWHERE = {
+    "x": (
+        lambda: SentenceSCBN(8, SENTENCE_DIM)(X.to("meta"), S.to("meta")),
+        "x is on meta but the layer is on cpu",
+    ),
+    "x of the embedding": (
+        lambda: VisualSemanticEmbedding(8, WORD_DIM).attention(X.to("meta"), W.to("meta")),
+        "x is on meta but the layer is on cpu",
+    ),
+    "sentence": (lambda: SentenceSCBN(8, SENTENCE_DIM)(X, S.to("meta")), "sentence is on meta but x is on cpu"),
+    "words": (lambda: WordSCBN(8, WORD_DIM)(X, W.to("meta")), r"words is on meta.*words.to\('cpu'\)"),
+    "v2": (lambda: SiameseContrastiveLoss()(V, V.to("meta"), SAME), "v2 is on meta but v1 is on cpu"),
+    "same": (lambda: SiameseContrastiveLoss()(V, V, SAME.to("meta")), "same is on meta but v1 is on cpu"),
+    "noise and text": (
+        lambda: TreeGenerator(5, norm="sentence", stages=1, base_size=4, noise_dim=4)(
+            V.to("meta"), TextFeatures(torch.randn(3, 5, device="meta"))
+        ),
+        "noise is on meta but the generator is on cpu",
+    ),
+    "condition noise": (
+        lambda: TreeGenerator(5, norm="sentence", stages=1, base_size=4, noise_dim=4, condition_dim=4)(
+            V, TextFeatures(torch.randn(3, 5)), condition_noise=V.to("meta")
+        ),
+        "condition_noise is on meta but the generator is on cpu",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_tensor_on_another_device_is_refused_by_name(name: str) -> None:
+    call, message = ELSEWHERE[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+SPARSE = {
+    "x": lambda: SentenceSCBN(8, SENTENCE_DIM)(X.to_sparse(), S),
+    "sentence": lambda: SentenceSCBN(8, SENTENCE_DIM)(X, S.to_sparse()),
+    "words": lambda: WordSCBN(8, WORD_DIM)(X, W.to_sparse()),
+    "padding_mask": lambda: WordSCBN(8, WORD_DIM)(X, TextFeatures(None, W, torch.zeros(2, 3).bool().to_sparse())),
+    "v2": lambda: SiameseContrastiveLoss()(V, V.to_sparse(), SAME),
+    "same": lambda: SiameseContrastiveLoss()(V, V, SAME.to_sparse()),
+    "noise": lambda: TreeGenerator(5, norm="batch", stages=1, base_size=4, noise_dim=4)(
+        V.to_sparse(), TextFeatures(torch.randn(3, 5))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_a_sparse_tensor_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be dense, got {name}.layout=.*to_dense\(\)"):
+        SPARSE[name]()
+
+
+def test_a_float8_map_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"x must be float64, float32, .*got x.dtype=torch.float8_e4m3fn; convert"
+    ):
+        SentenceSCBN(8, SENTENCE_DIM)(X.to(torch.float8_e4m3fn), S)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
+def test_condition_noise_that_is_not_floating_is_refused(dtype: torch.dtype) -> None:
+    generator = TreeGenerator(5, norm="sentence", stages=1, base_size=4, noise_dim=4, condition_dim=4)
+    with pytest.raises(ValueError, match=r"condition_noise must be floating point, got condition_noise.dtype="):
+        generator(V, TextFeatures(torch.randn(3, 5)), condition_noise=torch.ones(3, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": None}, "eps must be a finite number, got eps=None"),
+        ({"eps": 0.0}, "eps must be positive, got eps=0.0"),
+        ({"eps": float("nan")}, "eps must be a finite number"),
+        ({"momentum": "0.1"}, "momentum must be a finite number, got momentum='0.1'"),
+        ({"momentum": True}, "momentum must be a finite number"),
+        ({"dtype": torch.int64}, r"dtype must be torch.float32, .*got dtype=torch.int64"),
+        ({"dtype": torch.float8_e4m3fn}, "dtype must be torch.float32"),
+        ({"dtype": "float32"}, "got dtype='float32'"),
+    ],
+    ids=str,
+)
+def test_settings_no_norm_can_work_with_are_refused_when_it_is_made(options, message: str) -> None:
+    for make in (SentenceSCBN, WordSCBN):
+        with pytest.raises(ValueError, match=message):
+            make(8, 5, **options)
+    if "dtype" in options:
+        with pytest.raises(ValueError, match=message):
+            VisualSemanticEmbedding(8, 5, **options)
+        with pytest.raises(ValueError, match=message):
+            WordSCBN.from_batch_norm(nn.BatchNorm2d(8), 5, **options)
+    assert SentenceSCBN(8, 5, momentum=None).bn.momentum is None
+
+
+@pytest.mark.parametrize("path", ["composed", "tiled", "reference"])
+@pytest.mark.parametrize("cue", CUES)
+def test_a_float64_layer_takes_a_float32_map(cue: str, path: ops.Path) -> None:
+    layer = layer_of(cue, 5)
+    x, text = inputs_of(Case((3, 5, 4, 4), padded=True), torch.float32)
+    exact = copy.deepcopy(layer)
+    with ops.use(path):
+        y = layer(x, text)
+    assert y.dtype == torch.float32
+    cues = TextFeatures(text.sentence.double(), text.words.double(), text.padding_mask)
+    close(y, oracle(exact, x.double(), cues), torch.float32)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 4, 4), (2, 5, 0, 4)])
+@pytest.mark.parametrize("path", ["composed", "tiled", "reference"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("cue", CUES)
+def test_an_empty_batch_is_counted_and_teaches_nothing(cue: str, momentum, path: ops.Path, shape) -> None:
+    layer = layer_of(cue, 5, momentum=momentum)
+    bn = nn.BatchNorm2d(5, momentum=momentum).double()
+    bn.load_state_dict(layer.bn.state_dict())
+    x = torch.randn(shape, dtype=torch.float64)
+    text = TextFeatures(*(t[: shape[0]] for t in inputs_of(Case((3, 5, 1, 1), padded=True))[1]))
+    with ops.use(path):
+        assert layer(x, text).shape == bn(x).shape
+    for name, value in bn.state_dict().items():
+        assert torch.equal(layer.bn.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("path", ["composed", "tiled", "reference"])
+def test_an_empty_caption_hears_nothing_of_a_broken_position(path: ops.Path, value: float, layout) -> None:
+    """Its own channel is not finite, as batch normalisation leaves it; the other channels there are."""
+    layer = layer_of("both", 5).eval()
+    x, text = inputs_of(Case((3, 5, 4, 4), padded=True, layout=layout))
+    x[-1, 2, 1, 1] = value
+    with ops.use(path):
+        y = layer(x, text)
+    bn = layer.bn
+    plain = nn.functional.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
+    torch.testing.assert_close(y[-1], plain[-1], equal_nan=True)
+    assert int((~y.isfinite()).sum()) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_compiled_path_takes_more_kinds_of_arguments_than_are_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, **options, backend="eager"))
+    monkeypatch.setattr(compiled, "_cache", {})
+    torch._dynamo.reset()
+    for rank, padded, cue in itertools.product((2, 3, 4), (True, False), ("word", "both")):
+        layer = layer_of(cue, 5)
+        x, text = inputs_of(Case((3, 5, 4, 2)[:rank], padded=padded))
+        with ops.use("compiled"), torch._dynamo.config.patch(recompile_limit=2):
+            y = layer(x, text)
+        close(y, oracle(layer, x, text), torch.float64)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("call", [scbn.norm_layers, scbn.unretrofit])
+def test_what_is_no_module_has_no_norms(call) -> None:
+    with pytest.raises(ValueError, match=r"must be an nn.Module, got int|int is not retrofitted"):
+        call(3)
