@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
@@ -23,11 +21,12 @@ from examples.sdgan.config import Config
 from examples.sdgan.gan import GanTraining
 from examples.sdgan.loop import progress_bar
 from examples.sdgan.measure import measure
+from examples.sdgan.retrieval import r_precision
 from examples.sdgan.run import Run
 from examples.sdgan.sampler import Sampler
 from scbn import retrofit_attngan
 
-_SHEET, _CANDIDATES, _QUERIES = 6, 100, 500
+_SHEET, _QUERIES = 6, 500
 
 
 class RetrofitRun(Run):
@@ -119,7 +118,8 @@ class RetrofitRun(Run):
     ) -> None:
         metrics: dict[str, Any] = {"data": self.train.name, "largest_change_at_step_0": change, "report": report}
         for name, sampler in (("before", before), ("after", after)):
-            found: dict[str, Any] = {"r_precision": r_precision(sampler, self.image, self.test, self.config.seed)}
+            precision = r_precision(sampler, self.image, self.test, self.config.seed, _QUERIES)
+            found: dict[str, Any] = {"r_precision": precision}
             if self.config.data == "toy":
                 with progress_bar(self.console) as bar:
                     task = bar.add_task(f"measuring {name}", total=fidelity.STEPS, note="")
@@ -145,37 +145,6 @@ class RetrofitRun(Run):
         pictures.loss_curves(self.history, self.config.out / "losses.png")
         for line in told:
             self.console.print(line)
-
-
-@torch.no_grad()
-def r_precision(sampler: Sampler, image_encoder: Any, data: Any, seed: int) -> dict[str, Any]:
-    """How often the matching network finds an image's own caption among 100.
-
-    The other 99 are captions of other images (of other classes, where there are classes), drawn anew for every image.
-    Similarity: cosine of the global image code and the sentence vector.
-    """
-    rng = random.Random(seed)
-    count = min(_QUERIES, len(data))
-    captions = [data.captions[i][0] for i in range(count)]
-    images = sampler.images(captions, pictures.standing_noise(count, sampler.config.generator.noise_dim, seed=2))
-    image_encoder.eval()
-    device = next(image_encoder.parameters()).device
-    codes = torch.cat([image_encoder(part.to(device))[1] for part in images.split(50)])
-    sentences = torch.cat([sampler.encode(captions[i : i + 50]).sentence for i in range(0, count, 50)])  # pyright: ignore
-    scores = F.normalize(codes, dim=1) @ F.normalize(sentences, dim=1).T
-    classes = list(range(count)) if data.classes is None else data.classes[:count].tolist()
-    hits = 0
-    for i in range(count):
-        others = [j for j in range(count) if classes[j] != classes[i] and captions[j] != captions[i]]
-        drawn = rng.sample(others, min(_CANDIDATES - 1, len(others)))
-        hits += bool(scores[i, i] > scores[i, drawn].max()) if drawn else 0
-    value = hits / count
-    error = 1.96 * (value * (1 - value) / count) ** 0.5
-    return {
-        "value": round(value, 4),
-        "interval_95": [round(value - error, 4), round(value + error, 4)],
-        "images": count,
-    }
 
 
 def _arrow(metrics: dict[str, Any], name: str) -> str:

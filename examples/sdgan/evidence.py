@@ -101,6 +101,18 @@ def pictures(options: Options, out: Path) -> None:
         attention_sheet(images, layer[1], words, out / "word-maps.png", title=title)
 
 
+def effects(records: list[Record], pairs: Sequence[Sequence[str]], measures: Sequence[str]) -> str:
+    """What the second variant of each pair has over the first at the last step, paired by seed, as Markdown."""
+    head = ["", *(m.replace("_", " ") for m in measures)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for first, second in pairs:
+        found = [difference(records, first, second, m) for m in measures]
+        lines.append(
+            "| " + " | ".join([f"{second} over {first}", *(f"{c:+.3f} ± {h:.3f}" for c, h in found)]) + " |"
+        )
+    return "\n".join(lines)
+
+
 def tables(records: list[Record], measures: Sequence[str], against: str) -> str:
     """At equal steps, at equal time and at equal fidelity, as Markdown."""
     steps = records[0]["points"][-1]["step"]

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from examples.attngan import retrofit, run
+from examples.attngan import retrofit
 from examples.attngan.adapter import Adapter
 from examples.attngan.generator import Generator
 from examples.attngan.hosts import HostError, build_host, load_weights
-from examples.attngan.run import r_precision
 from examples.sdgan import fidelity
 from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions
 from examples.sdgan.data import toy
+from examples.sdgan.retrieval import r_precision
 from scbn import TextFeatures, retrofit_attngan
 
 TINY = [
@@ -171,8 +171,7 @@ def test_the_adapter_speaks_the_trainers_language() -> None:
 
 
 @pytest.mark.parametrize(("noise", "low", "high"), [(0.0, 1.0, 1.0), (1e6, 0.0, 0.3)])
-def test_r_precision_counts_what_the_network_finds(noise: float, low: float, high: float, monkeypatch) -> None:
-    monkeypatch.setattr(run, "_QUERIES", 200)
+def test_r_precision_counts_what_the_network_finds(noise: float, low: float, high: float) -> None:
     captions = [[f"bird {i}"] for i in range(200)]
     vectors = {caption[0]: torch.randn(16) for caption in captions}
     generator = SimpleNamespace(noise_dim=3)
@@ -187,7 +186,7 @@ def test_r_precision_counts_what_the_network_finds(noise: float, low: float, hig
             return None, images
 
     data = type("Data", (), {"captions": captions, "classes": None, "__len__": lambda self: 200})()
-    found = r_precision(sampler, Encoder(1, 1), data, 0)
+    found = r_precision(sampler, Encoder(1, 1), data, 0, 200)
     assert low <= found["value"] <= high
     assert found["images"] == 200
 
