@@ -26,6 +26,7 @@ import pytest
 import torch
 import torch._dynamo
 
+from .explained import why_equal
 from .mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,20 +38,21 @@ QUICK = [
     "-k",
     "not compile and not exports and not broken and not reach and not sparse_ and not gradgradcheck",
 ]
-MATHS = ["errors", "oracle", "functional", "fuzz", "behaviour", "ops", "properties"]
-MODEL = ["errors", "tree", "fuzz"]
-RETROFIT = ["retrofit_errors", "retrofit", "fuzz"]
+MATHS = ["errors", "corners", "oracle", "fuzz", "behaviour", "ops", "properties"]
+MODEL = ["errors", "corners", "tree", "fuzz"]
+RETROFIT = ["corners", "retrofit_errors", "retrofit", "fuzz"]
 FILES = {
     **dict.fromkeys(("functional", "attention", "word", "sentence", "norm", "text"), MATHS),
     **dict.fromkeys(("ops/__init__", "ops/composed", "ops/tiles", "ops/tiled_word", "ops/tiled_sentence"), MATHS),
     **dict.fromkeys(("ops/fused_word", "ops/fused_sentence"), MATHS),
-    "checks": ["errors", "fuzz", "loss", "oracle"],
-    "loss": ["loss", "errors", "fuzz"],
+    "checks": ["errors", "corners", "fuzz", "loss", "oracle"],
+    "loss": ["loss", "errors", "corners", "fuzz"],
     **dict.fromkeys(("tree", "stages"), MODEL),
     **dict.fromkeys(("retrofit", "binding", "attngan", "retrofit_report"), RETROFIT),
 }
 SECONDS = 240
 OUTPUT = "output.txt"
+PLACE = ("file", "line", "before", "after")
 
 
 def main() -> None:
@@ -64,11 +66,20 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop after, with what is done by then"
     )
+    parser.add_argument(
+        "--again", type=Path, help="an earlier --out: try its survivors only, count the rest as before"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     found = [m for name in options.files for m in mutants(name, (ROOT / f"scbn/{name}.py").read_text())]
     chosen = random.Random(options.seed).sample(found, min(options.sample or len(found), len(found)))
     results: list[dict[str, Any]] = []
+    if options.again:
+        earlier = json.loads(options.again.read_text())
+        survived = {tuple(s[part] for part in PLACE) for s in earlier["survivors"]}
+        for name, counts in earlier["files"].items():
+            results += [{"file": name, "outcome": "killed"}] * counts.get("killed", 0)
+        chosen = [m for m in chosen if (f"scbn/{m.path}.py", m.line, m.before, m.after) in survived]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "scbn-mutated"
         tracked = subprocess.run(
@@ -100,13 +111,14 @@ def _try(copy: Path, mutant: Mutant) -> dict[str, Any]:
     target = copy / f"scbn/{mutant.path}.py"
     kept = target.read_text()
     target.write_text(mutant.source)
-    begun = time.monotonic()
     try:
         survived = _passes(copy, FILES[mutant.path])
     finally:
         target.write_text(kept)
     told = {"file": f"scbn/{mutant.path}.py", "line": mutant.line, "before": mutant.before, "after": mutant.after}
-    return {**told, "outcome": "survived" if survived else "killed", "seconds": round(time.monotonic() - begun, 1)}
+    if survived and (why := why_equal(told["file"], mutant.before, mutant.after)):
+        return {**told, "outcome": "explained", "why": why}
+    return {**told, "outcome": "survived" if survived else "killed"}
 
 
 def _passes(copy: Path, tests: list[str]) -> bool:
@@ -169,7 +181,7 @@ def _report(
         "outcomes": dict(told),
         "seconds": round(seconds),
         "files": {name: dict(counts) for name, counts in sorted(files.items())},
-        "survivors": [result for result in results if result["outcome"] == "survived"],
+        "survivors": [result for result in results if result["outcome"] != "killed"],
     }
 
 
