@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 import scbn
-from scbn import TextFeatures, TreeGenerator
+from scbn import TextFeatures, TreeGenerator, functional, stages
 from scbn.binding import TextHolder, _holders
 from scbn.norm import _sync_group
 
@@ -65,3 +66,43 @@ def test_statistics_are_shared_by_two_processes_at_least(size: int, shared: bool
     bn = nn.SyncBatchNorm(3, process_group="the group")
     assert _sync_group(bn) == ("the group" if shared else None)
     assert _sync_group(nn.BatchNorm2d(3)) is None
+
+
+NORM = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True, "device": None, "dtype": None}
+DEFAULTS = {
+    scbn.SentenceSCBN: {"hidden_dim": None, **NORM},
+    scbn.WordSCBN: {"sentence_dim": None, "hidden_dim": None, "scale": 1.0, **NORM},
+    scbn.VisualSemanticEmbedding: {"scale": 1.0, "device": None, "dtype": None},
+    scbn.SiameseContrastiveLoss: {"margin": 1.0, "alpha": 0.1, "reduction": "mean"},
+    scbn.TextFeatures: {"sentence": None, "words": None, "padding_mask": None},
+    scbn.retrofit: {"sentence_dim": None, "word_dim": None, "hidden_dim": None, "scale": 1.0},
+    scbn.retrofit_attngan: {"layers": None, "fix_mask": False, "hidden_dim": None, "scale": 1.0},
+    functional.word_attention: {"padding_mask": None, "scale": 1.0},
+    functional.visual_semantic_embedding: {"padding_mask": None, "scale": 1.0},
+    functional.siamese_contrastive_loss: {"margin": 1.0, "alpha": 0.1, "reduction": "mean"},
+    functional.sentence_scbn: {"empty": None},
+    functional.word_scbn: {"padding_mask": None, "scale": 1.0, "sentence_gamma": None, "sentence_beta": None},
+    stages.UpBlock: {"activation": "glu"},
+    stages.ResidualBlock: {"activation": "glu"},
+    stages.InitialStage: {"activation": "glu"},
+    stages.RefinementStage: {"activation": "glu"},
+    scbn.TreeGenerator: {
+        "word_dim": None, "stages": 3, "base_size": 64, "channels": 32, "residual_blocks": 2, "norm": "both",
+        "noise_dim": 100, "condition_dim": 100, "image_channels": 3, "initial_stage": stages.InitialStage,
+        "refinement_stage": stages.RefinementStage,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", DEFAULTS, ids=lambda function: function.__name__)
+def test_defaults_are_part_of_the_contract(function) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    assert {p.name: p.default for p in parameters if p.default is not p.empty} == DEFAULTS[function]
+
+
+def test_the_second_features_are_called_by_their_name() -> None:
+    v, same = torch.randn(3, 4), torch.tensor([True, False, True])
+    loss = scbn.SiameseContrastiveLoss()
+    for wrong, message in ((v[..., None], r"v2 must have shape \(N, F\)"), (v.int(), "v2 must be floating point")):
+        with pytest.raises(ValueError, match=message):
+            loss(v, wrong, same)
