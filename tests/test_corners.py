@@ -46,6 +46,13 @@ def test_the_retrofits_scale_is_one_unless_given() -> None:
         assert model.first.scale == scale
 
 
+def test_a_retrofitted_norm_says_why_it_cannot_be_again() -> None:
+    model = Small()
+    scbn.retrofit(model, {"first": "word"}, text=text_of, word_dim=5)
+    problems = {norm.name: norm.problem for norm in scbn.norm_layers(model)}
+    assert problems == {"first": "retrofitted already; unretrofit first", "later": None}
+
+
 @pytest.mark.parametrize("norm", ["batch", "sentence"])
 def test_a_word_dim_that_nobody_hears_is_checked_too(norm: str) -> None:
     with pytest.raises(ValueError, match="word_dim must be a whole number of at least 1, got word_dim=-6"):
