@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ import torch.distributed as dist
 from torch import nn
 
 import scbn
-from scbn import TextFeatures, TreeGenerator, functional, stages
+from scbn import TextFeatures, TreeGenerator, functional, ops, reference, stages
 from scbn.binding import TextHolder, _holders
 from scbn.norm import _sync_group
+from scbn.ops import compiled as ops_compiled
+from scbn.ops import composed, tiled_sentence
 
 
 class Small(nn.Module):
@@ -130,3 +133,41 @@ def test_the_report_as_printed() -> None:
     ]
     assert [g["lr"] for g in report.parameter_groups(lr=0.1)] == [0.1, 0.1]
     assert [norm.name for norm in report.skipped] == ["later"]
+
+
+def test_pickled_models_hold_the_text_by_this_name() -> None:
+    model = Small()
+    scbn.retrofit(model, {"first": "word"}, text=text_of, word_dim=5)
+    assert isinstance(model.scbn_text, TextHolder)
+
+
+def test_activations_by_hand() -> None:
+    x = torch.tensor([[-1.0, 2.0]])
+    assert stages.Activation("leaky_relu")(x).tolist() == [[pytest.approx(-0.2), 2.0]]
+    assert stages.Activation("relu")(x).tolist() == [[0.0, 2.0]]
+    assert stages.Activation("glu")(x).tolist() == [[pytest.approx(-1 / (1 + math.exp(-2)))]]
+
+
+IMPLEMENTATIONS = {
+    "composed": (composed, "sentence_modulate"),
+    "compiled": (ops_compiled, "sentence_modulate"),
+    "reference": (reference, "sentence_modulate"),
+    "tiled": (tiled_sentence, "forward"),
+}
+
+
+@pytest.mark.parametrize("path", IMPLEMENTATIONS)
+def test_a_path_runs_what_it_is_called_after(path: ops.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    uncompiled = composed.sentence_modulate  # compiling takes seconds, and is not in question
+    for name, (module, function) in IMPLEMENTATIONS.items():
+        real = uncompiled if name == "compiled" else getattr(module, function)
+
+        def record(*args, name=name, real=real):
+            ran.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(module, function, record)
+    with ops.use(path):
+        scbn.SentenceSCBN(3, 4)(torch.randn(2, 3, 4), torch.randn(2, 4))
+    assert ran == [path]
