@@ -29,7 +29,7 @@ class VisualSemanticEmbedding(nn.Module):
         computed in float32 (float64 for float64). Captions of nothing but padding give zeros.
 
     Errors:
-        ``ValueError`` for arguments of the wrong type, shape or dtype.
+        ``ValueError`` for arguments of the wrong type, shape, dtype or device.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.3, "word-level cue".
     """

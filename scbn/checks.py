@@ -1,7 +1,7 @@
 """Every check of the arguments of a public call, in one place.
 
-Static facts only (types, shapes, dtypes): nothing here reads a value from a tensor, so nothing synchronises with
-a device or breaks ``torch.compile(fullgraph=True)``.
+Static facts only (types, shapes, dtypes, layouts, devices): nothing here reads a value from a tensor, so nothing
+synchronises with a device or breaks ``torch.compile(fullgraph=True)``.
 """
 
 from __future__ import annotations

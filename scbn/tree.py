@@ -68,7 +68,7 @@ class TreeGenerator(nn.Module):
         ``words`` (N, T, D_w) and perhaps ``padding_mask`` (N, T). Returns a :class:`TreeOutput`.
 
     Errors:
-        ``ValueError`` for arguments of the wrong type, shape or dtype, and for a cue that a norm needs and
+        ``ValueError`` for arguments of the wrong type, shape, dtype or device, and for a cue that a norm needs and
         ``text`` lacks.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.1; layer sizes after Xu et al., "AttnGAN", CVPR 2018,

@@ -40,7 +40,7 @@ class WordSCBN(SCBN):
         are float32 for half precision.
 
     Errors:
-        ``ValueError`` for arguments of the wrong type, shape or dtype, and as batch normalisation for a single
+        ``ValueError`` for arguments of the wrong type, shape, dtype or device, and as batch normalisation for a single
         value per channel in training.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.3, "word-level cue".

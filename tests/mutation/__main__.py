@@ -26,6 +26,7 @@ import pytest
 import torch
 import torch._dynamo
 
+from .explained import why_equal
 from .mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,20 +38,22 @@ QUICK = [
     "-k",
     "not compile and not exports and not broken and not reach and not sparse_ and not gradgradcheck",
 ]
-MATHS = ["errors", "oracle", "functional", "fuzz", "behaviour", "ops", "properties"]
-MODEL = ["errors", "tree", "fuzz"]
-RETROFIT = ["retrofit_errors", "retrofit", "fuzz"]
+MATHS = ["errors", "corners", "oracle", "behaviour", "fuzz"]
+OPS = ["errors", "corners", "oracle", "ops", "fuzz"]
+MODEL = ["errors", "corners", "tree", "fuzz"]
+RETROFIT = ["corners", "retrofit_errors", "retrofit", "fuzz"]
 FILES = {
     **dict.fromkeys(("functional", "attention", "word", "sentence", "norm", "text"), MATHS),
-    **dict.fromkeys(("ops/__init__", "ops/composed", "ops/tiles", "ops/tiled_word", "ops/tiled_sentence"), MATHS),
-    **dict.fromkeys(("ops/fused_word", "ops/fused_sentence"), MATHS),
-    "checks": ["errors", "fuzz", "loss", "oracle"],
-    "loss": ["loss", "errors", "fuzz"],
+    **dict.fromkeys(("ops/__init__", "ops/composed", "ops/tiles", "ops/tiled_word", "ops/tiled_sentence"), OPS),
+    **dict.fromkeys(("ops/fused_word", "ops/fused_sentence"), OPS),
+    "checks": ["errors", "corners", "fuzz", "loss", "oracle"],
+    "loss": ["loss", "errors", "corners", "fuzz"],
     **dict.fromkeys(("tree", "stages"), MODEL),
     **dict.fromkeys(("retrofit", "binding", "attngan", "retrofit_report"), RETROFIT),
 }
 SECONDS = 240
 OUTPUT = "output.txt"
+PLACE = ("file", "line", "before", "after")
 
 
 def main() -> None:
@@ -64,11 +67,19 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop after, with what is done by then"
     )
+    parser.add_argument("--again", type=Path, help="an earlier --out: try its survivors, then go on")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     found = [m for name in options.files for m in mutants(name, (ROOT / f"scbn/{name}.py").read_text())]
     chosen = random.Random(options.seed).sample(found, min(options.sample or len(found), len(found)))
     results: list[dict[str, Any]] = []
+    if options.again:
+        earlier = json.loads(options.again.read_text())
+        survived = {tuple(s[part] for part in PLACE) for s in earlier["survivors"]}
+        for name, counts in earlier["files"].items():
+            results += [{"file": name, "outcome": "killed"}] * counts.get("killed", 0)
+        rest = chosen[earlier["tried"] :]
+        chosen = [m for m in chosen if (f"scbn/{m.path}.py", m.line, m.before, m.after) in survived] + rest
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "scbn-mutated"
         tracked = subprocess.run(
@@ -97,16 +108,17 @@ def main() -> None:
 
 
 def _try(copy: Path, mutant: Mutant) -> dict[str, Any]:
+    told = {"file": f"scbn/{mutant.path}.py", "line": mutant.line, "before": mutant.before, "after": mutant.after}
+    if why := why_equal(told["file"], mutant.before, mutant.after):
+        return {**told, "outcome": "explained", "why": why}
     target = copy / f"scbn/{mutant.path}.py"
     kept = target.read_text()
     target.write_text(mutant.source)
-    begun = time.monotonic()
     try:
         survived = _passes(copy, FILES[mutant.path])
     finally:
         target.write_text(kept)
-    told = {"file": f"scbn/{mutant.path}.py", "line": mutant.line, "before": mutant.before, "after": mutant.after}
-    return {**told, "outcome": "survived" if survived else "killed", "seconds": round(time.monotonic() - begun, 1)}
+    return {**told, "outcome": "survived" if survived else "killed"}
 
 
 def _passes(copy: Path, tests: list[str]) -> bool:
@@ -162,14 +174,14 @@ def _report(
         files.setdefault(result["file"], Counter())[result["outcome"]] += 1
     told = Counter(result["outcome"] for result in results)
     return {
-        "command": f"python -m tests.mutation --sample {len(results)} --seed {options.seed}",
+        "command": f"python -m tests.mutation --sample {options.sample or count} --seed {options.seed}",
         "commit": commit.stdout.strip(),
         "faults": count,
         "tried": len(results),
         "outcomes": dict(told),
         "seconds": round(seconds),
         "files": {name: dict(counts) for name, counts in sorted(files.items())},
-        "survivors": [result for result in results if result["outcome"] == "survived"],
+        "survivors": [result for result in results if result["outcome"] != "killed"],
     }
 
 
