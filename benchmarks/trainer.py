@@ -179,7 +179,7 @@ def check(theirs: AttnGANTraining, tokens: Tensor, lengths: Tensor, device: str)
     s0, s1 = theirs.losses.sent_loss(code, sentence, theirs.match, classes.cpu().numpy(), n)
     reference = torch.autograd.grad(w0 + w1 + s0 + s1, (regions, code))
     pairs = [(w, w0 + w1), (s, s0 + s1), *zip(ours, reference, strict=True)]
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    return max(float((a.detach() - b.detach()).abs().max() / b.detach().abs().max()) for a, b in pairs)
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
