@@ -14,7 +14,7 @@ from torch import nn
 import scbn
 from scbn import TextFeatures, TreeGenerator, functional, ops, reference, stages
 from scbn.binding import TextHolder, _holders
-from scbn.norm import _sync_group
+from scbn.norm import _sync_group, batch_norm_state
 from scbn.ops import compiled as ops_compiled
 from scbn.ops import composed, tiled_sentence
 
@@ -76,6 +76,9 @@ def test_statistics_are_shared_by_two_processes_at_least(size: int, shared: bool
     bn = nn.SyncBatchNorm(3, process_group="the group")
     assert _sync_group(bn) == ("the group" if shared else None)
     assert _sync_group(nn.BatchNorm2d(3)) is None
+    x = torch.randn(2, 3, 4, 4)
+    assert batch_norm_state(bn, x).group == ("the group" if shared else None)
+    assert batch_norm_state(bn.eval(), x).group is None
 
 
 NORM = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True, "device": None, "dtype": None}
@@ -116,6 +119,8 @@ def test_the_second_features_are_called_by_their_name() -> None:
     for wrong, message in ((v[..., None], r"v2 must have shape \(N, F\)"), (v.int(), "v2 must be floating point")):
         with pytest.raises(ValueError, match=message):
             loss(v, wrong, same)
+    with pytest.raises(ValueError, match="v2 must be a tensor"):
+        loss(v, None, same)
 
 
 def test_the_report_as_printed() -> None:

@@ -17,6 +17,8 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "only a GPU of sm_80 would tell",
     ("scbn/retrofit_report.py", "3", "4"): f"{NOBODY_SEES}: the width of a last column that is not padded",
     ("scbn/ops/__init__.py", "'cpu'", "'cpuX'"): f"{ELSEWHERE}tests/test_triton.py",
+    ("scbn/functional.py", "'triton'", "'tritonX'"): f"{ELSEWHERE}tests/test_triton.py",
+    ("scbn/ops/__init__.py", "0", "1"): f"{NOBODY_SEES}: a map of one value takes another path",
     ("scbn/ops/__init__.py", "not _TRITON", "not not _TRITON"): f"{ELSEWHERE}tests/test_triton.py",
     ("scbn/ops/composed.py", "True", "False"): f"{ELSEWHERE}the gradgradcheck of tests/test_behaviour.py",
     ("scbn/ops/composed.py", "0.0", "1.0"): f"{NOBODY_SEES}: a momentum without running statistics to move",
