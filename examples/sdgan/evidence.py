@@ -86,7 +86,8 @@ def pictures(options: Options, out: Path) -> None:
     samplers = {name: load_sampler(path) for name, path in zip(names, paths, strict=True)}
     full = samplers[options.full]
     _, test = open_data(full.config)
-    paraphrase_sheet(samplers, test, out / "paraphrases.png", rows=6, columns=3)
+    # Photographs are other people's, and this picture is made to be published.
+    paraphrase_sheet(samplers, test, out / "paraphrases.png", rows=6, columns=3, real=full.config.data == "toy")
     captions = test.captions[0][:1]
     if full.config.data == "toy":
         captions = [f"a large bird with a {c} crown and yellow wings" for c in COLOURS]

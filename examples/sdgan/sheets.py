@@ -19,16 +19,17 @@ from examples.sdgan.sampler import Sampler
 
 
 def paraphrase_sheet(
-    samplers: dict[str, Sampler], data: CaptionedImages, path: Path, rows: int, columns: int = 5
+    samplers: dict[str, Sampler], data: CaptionedImages, path: Path, rows: int, columns: int = 5, real: bool = True
 ) -> None:
-    """A row an image: the photograph, then what each of its captions generates from one noise, model by model."""
+    """A row an image: the real one (unless it must not be shown), then what its captions generate from one noise."""
     chosen = [i for i in range(len(data)) if len(set(data.captions[i])) > 1][:rows]
     first = next(iter(samplers.values()))
     noise = standing_noise(len(chosen), first.config.generator.noise_dim, seed=6)
     cells: list[list[tuple[Tensor, str]]] = []
     for row, i in enumerate(chosen):
         captions = list(dict.fromkeys(data.captions[i]))[:columns]
-        cells.append([(to_float(data.images.load([i], first.config.size, None))[0], "real image")])
+        shown = to_float(data.images.load([i], first.config.size, None))[0]
+        cells.append([(shown, "real image")] if real else [])
         for name, sampler in samplers.items():
             images = sampler.images(captions, noise[row].expand(len(captions), -1))
             told = [f"{name}: {caption}" if name else caption for caption in captions]
