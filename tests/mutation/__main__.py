@@ -38,16 +38,16 @@ QUICK = [
     "-k",
     "(called_after or not compile) and not exports and not broken and not reach and not sparse_ and not gradgradcheck",
 ]
-MATHS = ["errors", "corners", "oracle", "behaviour", "fuzz"]
-OPS = ["errors", "corners", "oracle", "ops", "fuzz"]
-MODEL = ["errors", "corners", "tree", "fuzz"]
-RETROFIT = ["corners", "retrofit_errors", "retrofit", "fuzz"]
+MATHS = ["errors", "corners", "more_corners", "oracle", "behaviour", "fuzz"]
+OPS = ["errors", "corners", "more_corners", "oracle", "ops", "fuzz"]
+MODEL = ["errors", "corners", "more_corners", "tree", "fuzz"]
+RETROFIT = ["corners", "more_corners", "retrofit_errors", "retrofit", "fuzz"]
 FILES = {
     **dict.fromkeys(("functional", "attention", "word", "sentence", "norm", "text"), MATHS),
     **dict.fromkeys(("ops/__init__", "ops/composed", "ops/tiles", "ops/tiled_word", "ops/tiled_sentence"), OPS),
     **dict.fromkeys(("ops/fused_word", "ops/fused_sentence"), OPS),
-    "checks": ["errors", "corners", "fuzz", "loss", "oracle"],
-    "loss": ["loss", "errors", "corners", "fuzz"],
+    "checks": ["errors", "corners", "more_corners", "fuzz", "loss", "oracle"],
+    "loss": ["loss", "errors", "corners", "more_corners", "fuzz"],
     **dict.fromkeys(("tree", "stages"), MODEL),
     **dict.fromkeys(("retrofit", "binding", "attngan", "retrofit_report"), RETROFIT),
 }

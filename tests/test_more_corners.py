@@ -1,0 +1,95 @@
+"""More of what only faults put in on purpose have shown: generators, hosts with nested stages, threads."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+import scbn
+from scbn import TextFeatures, TreeGenerator, stages
+from scbn.ops import tiles
+
+
+class Nested(nn.Module):
+    """A relative of AttnGAN whose later stage holds its upsampling one level deeper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ca_net = nn.Module()
+        self.ca_net.fc = nn.Linear(4, 8)
+        self.h_net2 = nn.Module()
+        self.h_net2.block = nn.Module()
+        self.h_net2.block.upsample = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    def forward(self, z: torch.Tensor, sent_emb: torch.Tensor, word_embs: torch.Tensor) -> torch.Tensor:
+        return self.h_net2.block.upsample(z)
+
+
+def test_upsampling_one_level_deeper_is_found() -> None:
+    assert scbn.retrofit_attngan(Nested()).names == ("h_net2.block.upsample.1",)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor, sentence: torch.Tensor) -> torch.Tensor:
+        return scbn.checkpoint(self.norm, x)
+
+
+def test_checkpointing_gives_the_text_a_gradient_where_x_asks_for_none() -> None:
+    model = Checkpointed()
+    scbn.retrofit(model, {"norm": "sentence"}, text=lambda x, sentence: TextFeatures(sentence), sentence_dim=4)
+    sentence = torch.randn(2, 4, requires_grad=True)
+    model(torch.randn(2, 3, 4, 4), sentence).sum().backward()
+    assert sentence.grad is not None
+    assert model.norm.mlp[-1].weight.grad.any()
+
+
+def test_threads_are_kept_until_their_number_or_the_process_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "_pool", None)
+    first = tiles._executor(2)
+    assert tiles._executor(2) is first
+    second = tiles._executor(3)
+    assert second is not first
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert tiles._executor(3) is not second
+
+
+def test_a_norm_is_pytorchs_own_unless_said() -> None:
+    assert scbn.NormLayer("a", "BatchNorm2d", 3)[3:] == (None, None, False)
+
+
+def test_no_bias_before_a_norm_that_would_take_it_away() -> None:
+    generator = TreeGenerator(5, stages=2, base_size=8, channels=4, residual_blocks=1, norm="batch")
+    assert not [name for name, m in generator.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+
+
+def test_conditioning_augmentation_by_hand() -> None:
+    layer = stages.ConditioningAugmentation(3, 2)
+    sentence, noise = torch.randn(4, 3), torch.randn(4, 2)
+    value, gate = layer.fc(sentence).split(4, 1)
+    mu, logvar = (value * torch.sigmoid(gate)).split(2, 1)
+    torch.testing.assert_close(layer(sentence, noise), (mu + noise * torch.exp(logvar / 2), mu, logvar))
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(ValueError, match="activation must be 'glu', 'relu' or 'leaky_relu', got 'gelu'"):
+        stages.Activation("gelu")
+
+
+def test_channels_are_checked_before_stages_of_ones_own() -> None:
+    with pytest.raises(ValueError, match="channels must be a whole number of at least 1, got channels=0"):
+        TreeGenerator(5, 6, channels=0, initial_stage=lambda *sizes: nn.Identity(), stages=1)
+
+
+def test_an_empty_caption_has_the_condition_of_a_zero_sentence() -> None:
+    generator = TreeGenerator(5, 6, stages=1, base_size=4, channels=2, noise_dim=3).eval()
+    text = TextFeatures(torch.randn(2, 5), torch.randn(2, 3, 6), torch.tensor([[True] * 3, [False] * 3]))
+    output = generator(torch.randn(2, 3), text)
+    mu = generator.augment(torch.stack((torch.zeros(5), text.sentence[1])), None)[1]
+    torch.testing.assert_close(output.mu, mu)
