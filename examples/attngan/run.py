@@ -90,6 +90,7 @@ class RetrofitRun(Run):
         after = self.snapshot()
         columns["after"] = after.images(captions, noise)
         self._compare(before, after, columns, captions, noise, change, str(report))
+        self.journal.close()
 
     def _warming(self, gan: GanTraining, step: Callable[..., Any]) -> Callable[..., Any]:
         """The discriminators of a loaded generator know nothing yet: its learning rate is zero until they do."""

@@ -80,6 +80,7 @@ def base_config() -> Config:
         size=32,
         batch_size=16,
         steps=600,
+        log="none",
         generator=dataclasses.replace(toy.generator, channels=(64, 32)),
         discriminator=dataclasses.replace(toy.discriminator, channels=32),
         siamese=SiameseOptions(weight=1.0),
