@@ -21,8 +21,11 @@ from examples.sdgan import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
-import sys
+import functools, os, sys, torch
 sys.path[:0] = [{root!r}]
+for name in ("Adam", "AdamW"):
+    eps = float(os.environ.get("ADAM_EPS", "1e-8"))
+    setattr(torch.optim, name, functools.partial(getattr(torch.optim, name), eps=eps))
 from examples.sdgan import fidelity, train
 from examples.sdgan.data import toy
 toy.COUNTS, fidelity.STEPS = {{"train": 60, "test": 30}}, 3
@@ -66,23 +69,27 @@ def finish(process: subprocess.Popen) -> str:
 
 
 @pytest.mark.parametrize("launch", ["torchrun", "fabric"])
-def test_two_processes_train_as_one_does(launch: str, script: Path, tmp_path: Path) -> None:
-    finish(train(script, tmp_path / "one", "--log", "none"))
+def test_two_processes_train_as_one_does(
+    launch: str, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Adam's first steps are as long as the learning rate however small the gradient: where that is zero but for
+    # rounding, a weight would move either way. A large eps makes steps follow gradients. After some more steps a GAN
+    # makes much of any rounding, in one process too.
+    monkeypatch.setenv("ADAM_EPS", "1")
+    finish(train(script, tmp_path / "one", "--log", "none", "--steps", "2"))
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     launcher = torchrun if launch == "torchrun" else ()
-    output = finish(train(script, tmp_path / "two", "--devices", "2", "--sync-batch-norm", launcher=launcher))
+    options = ("--devices", "2", "--sync-batch-norm", "--steps", "2")
+    output = finish(train(script, tmp_path / "two", *options, launcher=launcher))
     assert len(re.findall("done: look at", output)) == 1
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, value in one.items():
-        # Adam's first steps are of the size of the learning rate whatever the gradient's: 6 x 5e-4, and rounding of
-        # near-zero gradients shows.
-        torch.testing.assert_close(two[name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6 + 2e-3 * float(value.abs().max()), msg=name)
     a, b = (checkpoint.load(tmp_path / n / "checkpoint.pt")["history"] for n in ("one", "two"))
     for phase in ("encoders", "gan"):
         for curve in a[phase]:
-            if not curve.startswith("distance"):
-                assert b[phase][curve] == pytest.approx(a[phase][curve], rel=2e-3, nan_ok=True), (phase, curve)
+            assert b[phase][curve] == pytest.approx(a[phase][curve], rel=1e-3, nan_ok=True), (phase, curve)
     fidelity = [
         json.loads((tmp_path / n / "metrics.json").read_text())["caption_fidelity"] for n in ("one", "two")
     ]
