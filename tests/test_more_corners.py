@@ -93,3 +93,35 @@ def test_an_empty_caption_has_the_condition_of_a_zero_sentence() -> None:
     output = generator(torch.randn(2, 3), text)
     mu = generator.augment(torch.stack((torch.zeros(5), text.sentence[1])), None)[1]
     torch.testing.assert_close(output.mu, mu)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor, gain: float = 2.0, sentence: torch.Tensor | None = None) -> torch.Tensor:
+        return self.norm(x) * gain
+
+
+def test_an_argument_left_out_has_its_place_before_one_given_by_name() -> None:
+    model, heard = Scaled(), []
+
+    def text(*args: object) -> TextFeatures:
+        heard.append(args)
+        return TextFeatures(torch.zeros(2, 4))
+
+    scbn.retrofit(model, {"norm": "sentence"}, text=text, sentence_dim=4)
+    x, sentence = torch.randn(2, 3, 4, 4), torch.randn(2, 4)
+    model(x, sentence=sentence)
+    model(x)
+    assert heard == [(x, 2.0, sentence), (x,)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_layers_are_made_in_every_floating_dtype(dtype: torch.dtype) -> None:
+    for layer in (
+        scbn.WordSCBN(3, 4, sentence_dim=5, dtype=dtype),
+        scbn.VisualSemanticEmbedding(3, 4, dtype=dtype),
+    ):
+        assert {p.dtype for p in layer.parameters()} == {dtype}

@@ -17,6 +17,12 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "only a GPU of sm_80 would tell",
     ("scbn/retrofit_report.py", "3", "4"): f"{NOBODY_SEES}: the width of a last column that is not padded",
     ("scbn/ops/__init__.py", "'cpu'", "'cpuX'"): f"{ELSEWHERE}tests/test_triton.py",
+    (
+        "scbn/binding.py",
+        "depth - 1",
+        "depth + 1",
+    ): f"{NOBODY_SEES}: what a method belongs to is a module, and no further",
+    ("scbn/ops/tiles.py", "1", "2"): f"{NOBODY_SEES}: tiles of another size",
     ("scbn/ops/fused_sentence.py", "True", "False"): f"{NOBODY_SEES}: zip(strict=True) over three and three",
     ("scbn/ops/fused_sentence.py", "2", "3"): f"{ELSEWHERE}tests/test_distributed.py",
     ("scbn/ops/fused_word.py", "2", "3"): f"{ELSEWHERE}tests/test_distributed.py",
