@@ -125,3 +125,22 @@ def test_layers_are_made_in_every_floating_dtype(dtype: torch.dtype) -> None:
         scbn.VisualSemanticEmbedding(3, 4, dtype=dtype),
     ):
         assert {p.dtype for p in layer.parameters()} == {dtype}
+
+
+def test_a_checkpoint_from_before_pytorch_counted_batches_still_loads() -> None:
+    old = {name: value + 1 for name, value in Checkpointed().state_dict().items() if "num_batches" not in name}
+    plain, model = Checkpointed(), Checkpointed()
+    scbn.retrofit(model, {"norm": "sentence"}, text=lambda x, sentence: TextFeatures(sentence), sentence_dim=4)
+    for target in (plain, model):
+        target.load_state_dict(dict(old))
+    assert torch.equal(model.norm.bn.running_var, plain.norm.running_var)
+    assert torch.equal(model.norm.bn.weight, old["norm.weight"])
+
+
+class Masked(nn.BatchNorm2d):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x if mask is None else x * mask)
+
+
+def test_a_norm_that_may_take_more_than_the_map_can_be_replaced() -> None:
+    assert scbn.norm_layers(nn.Sequential(Masked(3)))[0].problem is None
