@@ -144,3 +144,27 @@ class Masked(nn.BatchNorm2d):
 
 def test_a_norm_that_may_take_more_than_the_map_can_be_replaced() -> None:
     assert scbn.norm_layers(nn.Sequential(Masked(3)))[0].problem is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "sent_emb, word_embs, mask",
+        "sentence, words, masks",
+        "sent_embs, words_embs, word_mask",
+        "text_embedding, word_emb",
+    ],
+)
+def test_relatives_call_their_text_by_these_names(names: str) -> None:
+    model = Nested()
+    # A generator's forward with just these names.
+    scope: dict = {}
+    exec(f"def forward(z, {names}):\n    return z", scope)
+    model.forward = scope["forward"]
+    assert scbn.retrofit_attngan(model, {"h_net2*": "both"}).replaced[0].cue == "both"
+    text = next(iter(model._forward_pre_hooks.values())).text
+    given = [torch.zeros(2, 3), torch.randn(2, 4), torch.randn(2, 4, 6), torch.ones(2, 6)]
+    found = text(*given[: 2 + names.count(",")])
+    assert torch.equal(found.sentence, given[1])
+    assert torch.equal(found.words, given[2].mT)
+    assert (found.padding_mask is not None) == ("mask" in names)
