@@ -32,7 +32,6 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "torch.version.cuda is not None",
         "torch.version.cuda is None",
     ): "only a GPU would tell",
-    ("scbn/functional.py", "'triton'", "'tritonX'"): f"{ELSEWHERE}tests/test_triton.py",
     ("scbn/ops/__init__.py", "0", "1"): f"{NOBODY_SEES}: a map of one value takes another path",
     ("scbn/ops/__init__.py", "not _TRITON", "not not _TRITON"): f"{ELSEWHERE}tests/test_triton.py",
     ("scbn/ops/composed.py", "True", "False"): f"{ELSEWHERE}the gradgradcheck of tests/test_behaviour.py",
