@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import math
 
@@ -176,3 +177,17 @@ def test_a_path_runs_what_it_is_called_after(path: ops.Path, monkeypatch: pytest
     with ops.use(path):
         scbn.SentenceSCBN(3, 4)(torch.randn(2, 3, 4), torch.randn(2, 4))
     assert ran == [path]
+
+
+@pytest.mark.skipif(not ops.interpreted(), reason="without a GPU, Triton's kernels run interpreted or not at all")
+@pytest.mark.parametrize("cue", ["sentence", "word"])
+def test_both_cues_take_the_triton_path(cue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    module = importlib.import_module(f"scbn.ops.triton_{cue}")
+    ran, real = [], module.forward
+    monkeypatch.setattr(module, "forward", lambda *args: ran.append(cue) or real(*args))
+    layer = scbn.SentenceSCBN(3, 4) if cue == "sentence" else scbn.WordSCBN(3, 4)
+    text = torch.randn(2, 4) if cue == "sentence" else torch.randn(2, 5, 4)
+    with ops.use("triton"):
+        layer(torch.randn(2, 3, 4), text)
+    assert ran == [cue]

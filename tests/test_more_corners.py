@@ -93,3 +93,78 @@ def test_an_empty_caption_has_the_condition_of_a_zero_sentence() -> None:
     output = generator(torch.randn(2, 3), text)
     mu = generator.augment(torch.stack((torch.zeros(5), text.sentence[1])), None)[1]
     torch.testing.assert_close(output.mu, mu)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor, gain: float = 2.0, sentence: torch.Tensor | None = None) -> torch.Tensor:
+        return self.norm(x) * gain
+
+
+def test_an_argument_left_out_has_its_place_before_one_given_by_name() -> None:
+    model, heard = Scaled(), []
+
+    def text(*args: object) -> TextFeatures:
+        heard.append(args)
+        return TextFeatures(torch.zeros(2, 4))
+
+    scbn.retrofit(model, {"norm": "sentence"}, text=text, sentence_dim=4)
+    x, sentence = torch.randn(2, 3, 4, 4), torch.randn(2, 4)
+    model(x, sentence=sentence)
+    model(x)
+    assert heard == [(x, 2.0, sentence), (x,)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_layers_are_made_in_every_floating_dtype(dtype: torch.dtype) -> None:
+    for layer in (
+        scbn.WordSCBN(3, 4, sentence_dim=5, dtype=dtype),
+        scbn.VisualSemanticEmbedding(3, 4, dtype=dtype),
+    ):
+        assert {p.dtype for p in layer.parameters()} == {dtype}
+
+
+def test_a_checkpoint_from_before_pytorch_counted_batches_still_loads() -> None:
+    old = {name: value + 1 for name, value in Checkpointed().state_dict().items() if "num_batches" not in name}
+    plain, model = Checkpointed(), Checkpointed()
+    scbn.retrofit(model, {"norm": "sentence"}, text=lambda x, sentence: TextFeatures(sentence), sentence_dim=4)
+    for target in (plain, model):
+        target.load_state_dict(dict(old))
+    assert torch.equal(model.norm.bn.running_var, plain.norm.running_var)
+    assert torch.equal(model.norm.bn.weight, old["norm.weight"])
+
+
+class Masked(nn.BatchNorm2d):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x if mask is None else x * mask)
+
+
+def test_a_norm_that_may_take_more_than_the_map_can_be_replaced() -> None:
+    assert scbn.norm_layers(nn.Sequential(Masked(3)))[0].problem is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "sent_emb, word_embs, mask",
+        "sentence, words, masks",
+        "sent_embs, words_embs, word_mask",
+        "text_embedding, word_emb",
+    ],
+)
+def test_relatives_call_their_text_by_these_names(names: str) -> None:
+    model = Nested()
+    # A generator's forward with just these names.
+    scope: dict = {}
+    exec(f"def forward(z, {names}):\n    return z", scope)
+    model.forward = scope["forward"]
+    assert scbn.retrofit_attngan(model, {"h_net2*": "both"}).replaced[0].cue == "both"
+    text = next(iter(model._forward_pre_hooks.values())).text
+    given = [torch.zeros(2, 3), torch.randn(2, 4), torch.randn(2, 4, 6), torch.ones(2, 6)]
+    found = text(*given[: 2 + names.count(",")])
+    assert torch.equal(found.sentence, given[1])
+    assert torch.equal(found.words, given[2].mT)
+    assert (found.padding_mask is not None) == ("mask" in names)
