@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 FROM_ROOT = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 # What pages show or link to and that lies outside docs/.
-ASSETS = ("benchmarks/results/**/*.png", "CITATION.cff")
+ASSETS = ("benchmarks/results/**/*.png", "benchmarks/results/**/*.json", "CITATION.cff")
 
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
