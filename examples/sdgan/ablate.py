@@ -1,7 +1,7 @@
 """What SCBN and the Siamese loss each bring: ``python -m examples.sdgan.ablate --out runs/ablation``.
 
-Variants differ in nothing but what their name says: for one seed they share encoders, initial weights where shapes
-agree, batches and noise. Results are appended to OUT/results.jsonl as they come; a second start goes on from there.
+For one seed, variants share encoders, batches and noise, and those that differ in the loss only also initial weights;
+another norm draws other weights for what is made after it. Results are appended to OUT/results.jsonl as they come; a second start goes on from there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rich.console import Console
 from examples.sdgan import checkpoint, consistency, distribution, fidelity
 from examples.sdgan.config import Config, SiameseOptions, preset
 from examples.sdgan.data import DataError
-from examples.sdgan.data.dataset import to_float
 from examples.sdgan.diversity import diversity
 from examples.sdgan.gan import GanTraining
+from examples.sdgan.loop import NotFinite
 from examples.sdgan.measure import as_dict, novel_captions
 from examples.sdgan.pictures import standing_noise
 from examples.sdgan.retrieval import matching_features, r_precision
@@ -180,7 +180,7 @@ class Tools:
         else:
             parts = torch.arange(len(run.test)).split(100)
             loaded = [run.test.images.load(part.tolist(), run.config.size, None) for part in parts]
-            self.real = to_float(torch.cat(loaded))
+            self.real = torch.cat(loaded)
 
     def measure(self, run: Run) -> dict[str, Any]:
         """One point of a variant's curve."""
@@ -188,7 +188,7 @@ class Tools:
         triples = consistency.generate_triples(sampler, data, self.images, self.seed)
         if self.reader is None:
             features = matching_features(run.image)
-            captions = [c[0] for c in data.captions[: self.images]]
+            captions = [data.captions[i][0] for i in data.spread(self.images)]
             noise = standing_noise(len(captions), run.config.generator.noise_dim)
             return {
                 "matching_distance": distribution.matching_distance(
@@ -224,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.ablate")
     try:
         go(options, console)
-    except (DataError, ValueError, OSError) as error:
+    except (DataError, NotFinite, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 2
     return 0
@@ -236,11 +236,17 @@ def go(options: Options, console: Console) -> None:
     unknown = set(options.variants) - variants.keys()
     if unknown:
         raise ValueError(f"--variants {sorted(unknown)}: the set {options.which} has {list(variants)}")
+    if options.steps % options.measure_every:
+        raise ValueError(
+            f"--steps must be a multiple of --measure-every, got {options.steps} and {options.measure_every}"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.jsonl"
-    done = {(r["variant"], r["seed"]) for r in read_results(results)}
+    records = read_results(results)
+    _same_options(records, options, results)
+    done = {(r["variant"], r["seed"]) for r in records}
     # Seeds outside: an unfinished table then holds whole seeds.
     for seed in options.seeds:
         left = [name for name in options.variants or variants if (name, seed) not in done]
@@ -251,10 +257,30 @@ def go(options: Options, console: Console) -> None:
         for name in left:
             record = run.measure_variant(name, variants[name], options, tools)
             run.keep_generator(options.out / f"seed-{seed}" / f"{name.replace(' ', '_')}.pt")
-            record |= {"commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+            record |= {
+                "images": options.images,
+                "commit": commit(),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+            }
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, allow_nan=True) + "\n")
     console.print(f"done: {results}")
+
+
+def _same_options(records: list[dict[str, Any]], options: Options, path: Path) -> None:
+    """A table is of one recipe: rows of other steps or data are refused, not mixed in or taken for done."""
+    wanted = list(range(options.measure_every, options.steps + 1, options.measure_every))
+    for number, record in enumerate(records, 1):
+        had = [point["step"] for point in record["points"]]
+        data, images = record["config"]["data"], record.get("images", options.images)
+        encoder_steps = record["config"]["encoder_steps"]
+        asked = (wanted, options.data, options.images, options.encoder_steps)
+        if (had, data, images, encoder_steps) != asked:
+            raise ValueError(
+                f"{path}, line {number}: measured at steps {had} of {data}, {images} images, {encoder_steps} encoder "
+                f"steps, but asked are {asked[0]} of {asked[1]}, {asked[2]}, {asked[3]}; take another --out"
+            )
 
 
 def open_run(options: Options, seed: int, console: Console) -> AblationRun:

@@ -30,19 +30,21 @@ class Triples:
     Args:
         first, second: (N, 3, S, S), of two captions of the image.
         other: (N, 3, S, S), of a caption of another image.
+        images: which images they are of.
         captions: of ``first`` and of ``second``, as indices into the image's captions.
     """
 
     first: Tensor
     second: Tensor
     other: Tensor
+    images: list[int]
     captions: list[tuple[int, int]]
 
 
 def generate_triples(sampler: Sampler, data: CaptionedImages, count: int, seed: int) -> Triples:
-    """Pictures of the first ``count`` images that have two different captions; the noise is one for all three."""
+    """Pictures of ``count`` images that have two different captions; the noise is one for all three."""
     rng = random.Random(seed)
-    eligible = _eligible(data)[:count]
+    eligible = data.spread(count, paraphrased=True)
     if len(eligible) < 2:
         raise ValueError(f"{data.name}: consistency needs two images with two different captions each")
     chosen: list[tuple[int, int]] = []
@@ -57,7 +59,7 @@ def generate_triples(sampler: Sampler, data: CaptionedImages, count: int, seed: 
         # Half way round: images may be sorted by class, and a neighbour would be of the same one.
         texts[2].append(rng.choice(data.captions[eligible[(place + len(eligible) // 2) % len(eligible)]]))
     noise = standing_noise(len(eligible), sampler.config.generator.noise_dim, seed=4)
-    return Triples(*(sampler.images(captions, noise) for captions in texts), chosen)  # pyright: ignore
+    return Triples(*(sampler.images(captions, noise) for captions in texts), eligible, chosen)  # pyright: ignore
 
 
 def distance_ratio(triples: Triples, features: Features) -> dict[str, Any]:
@@ -112,20 +114,16 @@ def likeliest_agreement(triples: Triples, data: CaptionedImages) -> dict[str, An
     than this only by not listening, or by guessing alike where the likeliest value differs.
     """
     assert data.labels is not None
-    labels = data.labels[_eligible(data)[: len(triples.captions)]]
+    labels = data.labels[triples.images]
     named = _named(triples, data).bool()
     first, second = (likeliest(labels, mask) for mask in named)
     return _agreements(first, second, named.sum(0))
 
 
-def _eligible(data: CaptionedImages) -> list[int]:
-    return [i for i in range(len(data)) if len(set(data.captions[i])) > 1]
-
-
 def _named(triples: Triples, data: CaptionedImages) -> Tensor:
     """(2, N, A) int64, whether the first and the second caption name the attribute."""
     assert data.named is not None
-    which = zip(_eligible(data), triples.captions, strict=False)
+    which = zip(triples.images, triples.captions, strict=True)
     pairs = [[[n in data.named[i][k] for n in ATTRIBUTES] for k in (a, b)] for i, (a, b) in which]
     return torch.tensor(pairs).transpose(0, 1).long()
 

@@ -15,6 +15,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from examples.sdgan.checkpoint import reason_of
 from examples.sdgan.consistency import Features
+from examples.sdgan.data.dataset import to_bytes
 
 _BATCH, _DRAWS = 32, 50
 
@@ -55,7 +56,7 @@ def inception(weights: str) -> nn.Module:
 def inception_metrics(
     network: nn.Module, real: Tensor, fake: Tensor, report: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
-    """FID, KID and IS of images (N, 3, S, S) in [-1, 1].
+    """FID, KID and IS of images (N, 3, S, S), uint8 or in [-1, 1].
 
     Returns:
         ``fid`` with ``floor``, the same number between two halves of the real images (few images raise both); ``kid``
@@ -67,14 +68,14 @@ def inception_metrics(
     def features(images: Tensor, done: int) -> tuple[Tensor, Tensor]:
         found: list[tuple[Tensor, ...]] = []
         for part in images.split(_BATCH):
-            pixels = ((part.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            found.append(tuple(value.cpu() for value in network(pixels.to(device))))
+            found.append(tuple(value.cpu() for value in network(to_bytes(part).to(device))))
             report(done + sum(len(f[0]) for f in found))
         pooled, logits = zip(*found, strict=True)
         return torch.cat(pooled), torch.cat(logits)
 
     (pooled_real, _), (pooled, logits) = features(real, 0), features(fake, len(real))
-    size = min(1000, len(real), len(fake))
+    # Subsets of all there is would be one subset, and their spread nothing.
+    size = max(1, min(1000, len(real) // 2, len(fake) // 2))
     kid = kid_features_to_metric(pooled_real, pooled, kid_subset_size=size, verbose=False)
     score = isc_features_to_metric(logits, splits=min(10, len(fake) // 2))
     return {

@@ -20,8 +20,9 @@ def diversity(
 
     Consistency can be had for nothing by a generator that ignores all it is given; this is the price that shows.
     """
-    captions = min(captions, len(data))
-    texts = [data.captions[i][0] for i in range(captions) for _ in range(noises)]
+    chosen = data.spread(captions)
+    captions = len(chosen)
+    texts = [data.captions[i][0] for i in chosen for _ in range(noises)]
     noise = standing_noise(noises, sampler.config.generator.noise_dim, seed=5).repeat(captions, 1)
     found = features(sampler.images(texts, noise)).double().unflatten(0, (captions, noises))
     within = _mean_distance(found)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -19,7 +19,7 @@ from torch import Tensor
 from examples.sdgan import consistency, distribution, fidelity
 from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.data import CaptionedImages, DataError, open_data
-from examples.sdgan.data.dataset import to_float
+from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.diversity import diversity
 from examples.sdgan.export import load_image_encoder, load_sampler
 from examples.sdgan.loop import progress_bar
@@ -30,6 +30,8 @@ from examples.sdgan.sampler import Sampler
 from examples.sdgan.sheets import measures_chart, paraphrase_sheet
 
 _ROWS = 6
+# Three pictures each, which are in memory together: 12 GB at 256 px.
+_PARAPHRASES = 5000
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,13 @@ class Options:
     root: Path | None = None
     """Folder of the data set; by default where the run found it."""
     images: int = 1000
-    """Generated images; captions are gone through again, the next of each image, where there are fewer images."""
+    """Generated images; captions are gone through again, the next of each image, where there are fewer images. Paraphrases
+    and R-precision use up to so many held-out images, once each (paraphrases no more than 5,000)."""
     inception: str | None = None
     """Weights for FID, KID and IS: a path, download, or none. By default none for the drawn birds, else download."""
     seed: int = 0
-    accelerator: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU where there is one."""
     out: Path | None = None
     """Folder for evaluation.json and the pictures; by default evaluation beside the checkpoint."""
 
@@ -84,6 +87,8 @@ def evaluate(options: Options, console: Console) -> Path:
         if module is not None:
             module.to(device)
     train, test = open_data(dataclasses.replace(config, root=options.root or config.root))
+    if len(test.spread(2, paraphrased=True)) < 2:
+        raise ValueError(f"{test.name}: paraphrases need two held-out images with two different captions each")
     folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
     out = options.out or folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
@@ -95,11 +100,12 @@ def evaluate(options: Options, console: Console) -> Path:
         task = bar.add_task("generating", total=options.images, note="")
         captions = _captions(test, options.images)
         noise = standing_noise(options.images, config.generator.noise_dim, options.seed + 3)
-        parts = []
+        # Bytes from the start: in float32, 30,000 images at 256 px take 24 GB.
+        fake = torch.empty(options.images, 3, config.size, config.size, dtype=torch.uint8)
         for start in range(0, options.images, 100):
-            parts.append(sampler.images(captions[start : start + 100], noise[start : start + 100]))
-            bar.update(task, completed=sum(map(len, parts)))
-        fake = torch.cat(parts)
+            part = slice(start, start + 100)
+            fake[part] = to_bytes(sampler.images(captions[part], noise[part]))
+            bar.update(task, completed=min(start + 100, options.images))
         real = _real(test, config.size)
         found: dict[str, Any] = {}
         if network is not None:
@@ -112,7 +118,7 @@ def evaluate(options: Options, console: Console) -> Path:
         bar.update(task, completed=1, note="R-precision")
         found["r_precision"] = r_precision(sampler, encoder, test, options.seed, options.images)
         bar.update(task, completed=2, note="paraphrases")
-        triples = consistency.generate_triples(sampler, test, options.images, options.seed)
+        triples = consistency.generate_triples(sampler, test, min(options.images, _PARAPHRASES), options.seed)
         found["paraphrase_distance_ratio"] = consistency.distance_ratio(triples, features)
         found["diversity"] = diversity(sampler, test, features)
         bar.update(task, completed=3, note="")
@@ -120,8 +126,6 @@ def evaluate(options: Options, console: Console) -> Path:
             found |= _attributes(sampler, train, test, triples, options.seed, bar)
         bar.update(task, completed=4)
 
-    paraphrase_sheet({"": sampler}, test, out / "paraphrases.png", _ROWS)
-    measures_chart(found, out / "evaluation.png", f"{test.name}, {options.images} generated images")
     record = {
         "checkpoint": options.checkpoint.name,
         "data": test.name,
@@ -136,8 +140,11 @@ def evaluate(options: Options, console: Console) -> Path:
         "measures": found,
         "config": json.loads(config.to_json()),
     }
+    # The numbers first: a picture that cannot be drawn must not cost them.
     (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     console.print(_table(found, record))
+    paraphrase_sheet({"": sampler}, test, out / "paraphrases.png", _ROWS)
+    measures_chart(found, out / "evaluation.png", f"{test.name}, {options.images} generated images")
     return out
 
 
@@ -164,13 +171,15 @@ def _attributes(
 
 def _captions(data: CaptionedImages, count: int) -> list[str]:
     n = len(data)
+    if count <= n:
+        return [data.captions[i][0] for i in data.spread(count)]
     return [data.captions[i % n][(i // n) % len(data.captions[i % n])] for i in range(count)]
 
 
 def _real(data: CaptionedImages, size: int) -> Tensor:
     indices = list(range(len(data)))
     parts = [data.images.load(indices[i : i + 100], size, None) for i in range(0, len(indices), 100)]
-    return to_float(torch.cat(parts))
+    return torch.cat(parts)
 
 
 def _device(accelerator: str) -> torch.device:

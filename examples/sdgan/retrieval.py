@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.sdgan.consistency import Features
-from examples.sdgan.data.dataset import CaptionedImages
+from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder
 from examples.sdgan.pictures import standing_noise
 from examples.sdgan.sampler import Sampler
@@ -20,14 +20,14 @@ ImageEncoder = SmallImageEncoder | InceptionImageEncoder
 
 
 def matching_features(encoder: ImageEncoder) -> Features:
-    """Images to the matching network's unit-length image codes, (N, D)."""
+    """Images, in [-1, 1] or uint8, to the matching network's unit-length image codes, (N, D)."""
 
     @torch.no_grad()
     def features(images: Tensor) -> Tensor:
         encoder.eval()
         device = next(encoder.parameters()).device
         return F.normalize(
-            torch.cat([encoder(part.to(device))[1].float().cpu() for part in images.split(50)]), dim=1
+            torch.cat([encoder(to_float(part).to(device))[1].float().cpu() for part in images.split(50)]), dim=1
         )
 
     return features
@@ -38,7 +38,7 @@ def r_precision(
 ) -> dict[str, Any]:
     """Share of generated images whose own caption is, to the matching network, the nearest of 100 captions.
 
-    Protocol: one image for the first caption of each of the first ``count`` test images; its 99 rivals are drawn
+    Protocol: one image for the first caption of each of ``count`` test images, evenly apart; its 99 rivals are drawn
     from the captions of other images, of other classes where there are classes, and of another text; 10 draws, whose
     hits are averaged. AttnGAN's protocol, but for the exclusion of classes and the repeated draws.
 
@@ -46,22 +46,27 @@ def r_precision(
         The share with a 95 % interval (bootstrap over images), the number of images, the candidates, and the draws'
         own standard deviation.
     """
-    count = min(count, len(data))
-    captions = [data.captions[i][0] for i in range(count)]
-    images = sampler.images(captions, standing_noise(count, sampler.config.generator.noise_dim, seed=2))
-    codes = matching_features(encoder)(images)
-    sentences = [sampler.encode(captions[i : i + 50]).sentence for i in range(0, count, 50)]
-    scores = codes @ F.normalize(torch.cat([s.float().cpu() for s in sentences if s is not None]), dim=1).T
-    classes = list(range(count)) if data.classes is None else data.classes[:count].tolist()
+    chosen = data.spread(count)
+    captions = [data.captions[i][0] for i in chosen]
+    count = len(chosen)
+    features, noise = matching_features(encoder), standing_noise(count, sampler.config.generator.noise_dim, seed=2)
+    parts = [slice(i, i + 64) for i in range(0, count, 64)]
+    codes = torch.cat([features(sampler.images(captions[part], noise[part])) for part in parts])
+    sentences = [sampler.encode(captions[part]).sentence for part in parts]
+    texts = F.normalize(torch.cat([s.float().cpu() for s in sentences if s is not None]), dim=1)
+    classes = torch.arange(count) if data.classes is None else data.classes[chosen]
+    numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
+    same_text = torch.tensor([numbers[caption] for caption in captions])
     rng = random.Random(seed)
     hits = torch.zeros(count, DRAWS, dtype=torch.float64)
     fewest = CANDIDATES
     for i in range(count):
-        others = [j for j in range(count) if classes[j] != classes[i] and captions[j] != captions[i]]
+        others = ((classes != classes[i]) & (same_text != same_text[i])).nonzero()[:, 0].tolist()
+        scores = texts @ codes[i]
         fewest = min(fewest, 1 + len(others))
         for draw in range(DRAWS):
             rivals = rng.sample(others, min(CANDIDATES - 1, len(others)))
-            hits[i, draw] = float(bool(rivals) and bool(scores[i, i] > scores[i, rivals].max()))
+            hits[i, draw] = float(bool(rivals) and bool(scores[i] > scores[rivals].max()))
     each = hits.mean(1)
     boot = each[torch.randint(count, (2000, count), generator=torch.Generator().manual_seed(0))].mean(1)
     low, high = boot.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()

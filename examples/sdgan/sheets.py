@@ -22,7 +22,7 @@ def paraphrase_sheet(
     samplers: dict[str, Sampler], data: CaptionedImages, path: Path, rows: int, columns: int = 5, real: bool = True
 ) -> None:
     """A row an image: the real one (unless it must not be shown), then what its captions generate from one noise."""
-    chosen = [i for i in range(len(data)) if len(set(data.captions[i])) > 1][:rows]
+    chosen = data.spread(rows, paraphrased=True)
     first = next(iter(samplers.values()))
     noise = standing_noise(len(chosen), first.config.generator.noise_dim, seed=6)
     cells: list[list[tuple[Tensor, str]]] = []

@@ -92,7 +92,7 @@ def test_agreement_by_hand() -> None:
         3: torch.tensor([[9, 9, 9, 9, 9], [1, 9, 9, 9, 9]]),
     }
     pictures = [torch.full((2, 3, 2, 2), float(k)) for k in read]
-    triples = Triples(pictures[0], pictures[1], pictures[2], [(0, 1), (0, 1)])
+    triples = Triples(pictures[0], pictures[1], pictures[2], [0, 1], [(0, 1), (0, 1)])
     found = attribute_agreement(triples, data, lambda images: read[int(images[0, 0, 0, 0])])
     assert len(names) == 5
     assert found["both"] == {"value": 1.0, "interval_95": [1.0, 1.0], "pairs": 2}  # crown of 0, beak of 1
@@ -209,7 +209,8 @@ def test_inception_with_weights_from_a_path(finished: Path, tmp_path: Path, monk
     measures = json.loads((tmp_path / "evaluation.json").read_text())["measures"]
     assert measures["fid"]["value"] > 0
     assert measures["fid"]["images"] == [12, 20]
-    assert measures["kid"]["subset"] == 12
+    assert measures["kid"]["subset"] == 6
+    assert measures["kid"]["std"] > 0
     assert 1 <= measures["inception_score"]["value"] < 1008
 
 
@@ -258,3 +259,11 @@ def test_one_word_at_a_time(finished: Path, tmp_path: Path) -> None:
     word_change_sheet({"a": load_sampler(finished), "b": load_sampler(finished)}, captions, path, "title")
     with Image.open(path) as image:
         assert image.size[0] > 300
+
+
+def test_images_are_taken_from_all_over_a_sorted_data_set() -> None:
+    data = CaptionedImages("x", cast(Any, None), [["a", "b"], ["a"], ["a", "a"], ["c", "d"], ["e", "f"], ["g"]])
+    assert data.spread(3) == [0, 2, 4]
+    assert data.spread(10) == list(range(6))
+    assert data.spread(2, paraphrased=True) == [0, 3]
+    assert data.spread(9, paraphrased=True) == [0, 3, 4]

@@ -89,7 +89,9 @@ def test_agreement_of_the_likeliest_birds() -> None:
     data = toy.birds("test", 8, 300)
     pairs = [(0, next(k for k in range(1, 10) if c[k] != c[0])) for c in data.captions]
     nothing = torch.zeros(0)
-    found = consistency.likeliest_agreement(consistency.Triples(nothing, nothing, nothing, pairs), data)
+    found = consistency.likeliest_agreement(
+        consistency.Triples(nothing, nothing, nothing, list(range(300)), pairs), data
+    )
     assert found["both"]["value"] == 1
     assert 0.3 < found["one"]["value"] < 0.8
     assert found["all"]["pairs"] == 1500

@@ -53,7 +53,21 @@ class CaptionedImages:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def spread(self, count: int, paraphrased: bool = False) -> list[int]:
+        """Up to ``count`` images, evenly apart: data sets are sorted by class, and the first would be of a few.
+
+        With ``paraphrased`` only of the images that have two different captions.
+        """
+        found = [i for i in range(len(self)) if not paraphrased or len(set(self.captions[i])) > 1]
+        count = min(count, len(found))
+        return [found[k * len(found) // count] for k in range(count)]
+
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 to [-1, 1]."""
-    return images.float() / 127.5 - 1
+    """uint8 to [-1, 1]; what is no uint8 stays as it is."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """[-1, 1] to the nearest uint8; what is uint8 stays as it is."""
+    return images if images.dtype == torch.uint8 else ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
