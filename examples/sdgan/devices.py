@@ -150,13 +150,28 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
         grad.copy_(mean.view_as(grad))
 
 
+def same_buffers(fabric: Fabric, module: nn.Module) -> None:
+    """The first process's buffers in all of them."""
+    if fabric.world_size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def average_losses(fabric: Fabric, losses: dict[str, Tensor]) -> dict[str, float]:
-    """As numbers, averaged over processes; waits for the device."""
+    """As numbers, averaged over processes; waits for the device.
+
+    Where ``NAME/count`` is among them, ``NAME`` is a sum over so many, and left out where there were none.
+    """
     stacked = torch.stack([value.float() for value in losses.values()])
     if fabric.world_size > 1:
         dist.all_reduce(stacked)
         stacked /= fabric.world_size
-    return dict(zip(losses, stacked.tolist(), strict=True))
+    values = dict(zip(losses, stacked.tolist(), strict=True))
+    for name in [name for name in values if f"{name}/count" in values]:
+        total, count = values.pop(name), values.pop(f"{name}/count")
+        if count:
+            values[name] = total / count
+    return values
 
 
 def anyone(fabric: Fabric, flag: bool) -> bool:

@@ -22,13 +22,30 @@ from rich.console import Console
 
 from examples.sdgan.ablate import read_results
 from examples.sdgan.birds.attributes import COLOURS
-from examples.sdgan.data import open_data
+from examples.sdgan.checkpoint import CheckpointError
+from examples.sdgan.data import DataError, open_data
 from examples.sdgan.export import load_sampler
 from examples.sdgan.pictures import attention_sheet, finest, standing_noise
 from examples.sdgan.sheets import paraphrase_sheet, word_change_sheet
 
-_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
-"""Student's t for a two-sided 95 % interval of the mean of so many seeds."""
+_T = {
+    2: 12.706,
+    3: 4.303,
+    4: 3.182,
+    5: 2.776,
+    6: 2.571,
+    7: 2.447,
+    8: 2.365,
+    9: 2.306,
+    10: 2.262,
+    11: 2.228,
+    12: 2.201,
+}
+"""Student's t for a two-sided 95 % interval of the mean of so many seeds; of more, the last, which is a little wide."""
+_LOGS = 10
+_AXES = {"step": "steps", "cpu_seconds": "CPU seconds"}
+_DRAWN = ("fidelity", "novel_fidelity", "agreement_one", "agreement_neither", "distance_ratio")
+_PHOTOGRAPHED = ("r_precision", "matching_distance", "distance_ratio", "diversity")
 Record = dict[str, Any]
 
 
@@ -39,41 +56,56 @@ class Options:
     results: Path
     out: Path | None = None
     """Folder of tables.md and the plots; by default that of the results."""
-    measures: tuple[str, ...] = (
-        "fidelity",
-        "novel_fidelity",
-        "agreement_one",
-        "agreement_neither",
-        "distance_ratio",
-    )
+    measures: tuple[str, ...] = ()
+    """By default, fidelity, agreement and distances on drawn birds; R-precision, distances and diversity on photographs."""
     baseline: str = "BN"
     full: str = "SCBN both + Siamese"
     """The two variants to show pictures of."""
     seed: int = 0
     """Of the runs to show."""
-    fidelity: str = "fidelity"
-    """The measure that "at equal fidelity" means."""
+    fidelity: str = ""
+    """The measure that "at equal fidelity" means; by default the first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where there are no results."""
+    """Returns the exit status: 0, or 2 where there are no results to show so."""
     console = Console(soft_wrap=True)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.evidence")
-    records = read_results(options.results)
-    if not records:
-        console.print(
-            f"error: {options.results}: no results; run python -m examples.sdgan.ablate first", style="red"
-        )
+    try:
+        out = show(options, console)
+    except (CheckpointError, DataError, ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
         return 2
-    out = options.out or options.results.parent
-    out.mkdir(parents=True, exist_ok=True)
-    text = tables(records, options.measures, options.fidelity)
-    (out / "tables.md").write_text(text, encoding="utf-8")
-    curves(records, options.measures, options.fidelity, out / "curves.png")
-    pictures(options, out)
-    console.print(text, markup=False)
     console.print(f"done: look at curves.png and tables.md in {out}")
     return 0
+
+
+def show(options: Options, console: Console) -> Path:
+    """Write tables, curves and pictures; returns their folder.
+
+    Raises:
+        ValueError: there are no results, or none of what is to be shown.
+        CheckpointError, DataError: a model to show pictures of, or its data, is broken.
+    """
+    records = read_results(options.results)
+    if not records:
+        raise ValueError(f"{options.results}: no results; run python -m examples.sdgan.ablate first")
+    known = set.intersection(*({k for k in p if k != "step"} for r in records for p in r["points"]))
+    measures = options.measures or (_DRAWN if "fidelity" in known else _PHOTOGRAPHED)
+    against = options.fidelity or measures[0]
+    missing = [name for name in (*measures, against) if name not in known]
+    if missing:
+        raise ValueError(f"{options.results}: no measure {missing[0]!r} at every point; there are {sorted(known)}")
+    out = options.out or options.results.parent
+    out.mkdir(parents=True, exist_ok=True)
+    text = (
+        tables(records, measures, against) + "\nDistances that the loss acts on:\n\n" + distances(records) + "\n"
+    )
+    (out / "tables.md").write_text(text, encoding="utf-8")
+    curves(records, measures, against, out / "curves.png")
+    pictures(options, out)
+    console.print(text, markup=False)
+    return out
 
 
 def pictures(options: Options, out: Path) -> None:
@@ -111,6 +143,17 @@ def effects(records: list[Record], pairs: Sequence[Sequence[str]], measures: Seq
         lines.append(
             "| " + " | ".join([f"{second} over {first}", *(f"{c:+.3f} ± {h:.3f}" for c, h in found)]) + " |"
         )
+    return "\n".join(lines)
+
+
+def distances(records: list[Record]) -> str:
+    """Mean and standard deviation of the features' distances over the last ten logged steps of the first seed."""
+    lines = ["| | captions of one image | of two images |", "|---|---|---|"]
+    for variant in dict.fromkeys(r["variant"] for r in records):
+        logged = next(r for r in records if r["variant"] == variant)["distances"]
+        last = [logged[name][-_LOGS:] for name in ("distance_same", "distance_other")]
+        cells = [f"{mean(values):.2f} (sd {stdev(values):.2f})" if len(values) > 1 else "-" for values in last]
+        lines.append("| " + " | ".join([variant, *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -160,7 +203,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half of the 95 % interval over seeds (Student's t); nan for the half with a single seed."""
     if len(values) < 2:
         return mean(values), math.nan
-    return mean(values), _T.get(len(values), 1.96) * stdev(values) / len(values) ** 0.5
+    return mean(values), _T.get(len(values), min(_T.values())) * stdev(values) / len(values) ** 0.5
 
 
 def difference(records: list[Record], first: str, second: str, measure: str) -> tuple[float, float]:
@@ -205,7 +248,7 @@ def _last(record: Record, measure: str) -> float:
 
 
 def curves(records: list[Record], measures: Sequence[str], against: str, path: Path) -> None:
-    """Every run's line, thin, and the mean over seeds: over steps, over time, and over fidelity."""
+    """Every seed's line, thin, and the mean over seeds: over steps, over time, and over fidelity."""
     rows = [("step", m) for m in measures] + [("cpu_seconds", against)]
     rows += [(against, m) for m in measures if m != against]
     columns = 3
@@ -226,11 +269,12 @@ def curves(records: list[Record], measures: Sequence[str], against: str, path: P
             axis.plot(
                 mean_x, mean_y, "-" if i < 10 else "--", marker=".", color=colour, linewidth=1.6, label=variant
             )
-        axis.set_xlabel(x.replace("_", " "), fontsize=8)
-        axis.set_title(y.replace("_", " "), fontsize=9)
+        axis.set_xlabel(_AXES.get(x, x).replace("_", " "), fontsize=8)
+        axis.set_title(f"{y} over {_AXES.get(x, x)}".replace("_", " "), fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25)
     handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.suptitle("thick: mean over seeds; thin: each seed", fontsize=9)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.legend(handles, labels, loc="lower center", ncols=min(len(variants), 6), fontsize=8)
     figure.savefig(path, dpi=120)

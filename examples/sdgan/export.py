@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,29 @@ ImageEncoder = SmallImageEncoder | InceptionImageEncoder
 
 def write_model(folder: Path, sampler: Sampler, image: nn.Module) -> None:
     """``generator``, ``text_encoder`` and ``image_encoder.safetensors``, ``config.json``, ``vocabulary.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     parts = {"generator": sampler.generator, "text_encoder": sampler.text, "image_encoder": image}
     for name, module in parts.items():
         weights = {key: value.contiguous() for key, value in module.state_dict().items()}
-        save_file(weights, folder / f"{name}.safetensors", metadata={"config": sampler.config.to_json()})
-    (folder / "config.json").write_text(sampler.config.to_json() + "\n", encoding="utf-8")
-    (folder / "vocabulary.json").write_text(json.dumps(sampler.vocabulary.words[2:]) + "\n", encoding="utf-8")
+        save_file(weights, unfinished / f"{name}.safetensors", metadata={"config": sampler.config.to_json()})
+    (unfinished / "config.json").write_text(sampler.config.to_json() + "\n", encoding="utf-8")
+    (unfinished / "vocabulary.json").write_text(json.dumps(sampler.vocabulary.words[2:]) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
 
 
 def load_sampler(path: Path) -> Sampler:
     """The sampler, from a checkpoint or from what :func:`write_model` wrote.
 
     Args:
-        path: ``OUT/checkpoint.pt``, ``OUT/model``, or OUT itself, whose model is taken.
+        path: ``OUT/checkpoint.pt``, ``OUT/model``, or OUT itself, of which the newer of both is taken.
 
     Raises:
         checkpoint.CheckpointError: a file is missing, broken, foreign, or its weights do not fit its options.
     """
+    path = _newer(path)
     if not path.is_dir():
         return Sampler.load(path)
     folder, options = _open(path)
@@ -64,6 +70,7 @@ def load_image_encoder(path: Path) -> ImageEncoder:
     Raises:
         checkpoint.CheckpointError: as there.
     """
+    path = _newer(path)
     if path.is_dir():
         folder, options = _open(path)
         weights = _weights(folder / "image_encoder.safetensors")
@@ -79,6 +86,14 @@ def load_image_encoder(path: Path) -> ImageEncoder:
             f"{path}: the image encoder does not fit its options ({error})"
         ) from error
     return encoder.eval()
+
+
+def _newer(path: Path) -> Path:
+    """Of a run's folder, the model or the checkpoint: a run that went on has not written its model yet."""
+    written, saved = path / "model" / "vocabulary.json", path / "checkpoint.pt"
+    if saved.is_file() and not (written.is_file() and written.stat().st_mtime >= saved.stat().st_mtime):
+        return saved
+    return path
 
 
 def _open(path: Path) -> tuple[Path, Config]:

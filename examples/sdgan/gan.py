@@ -87,6 +87,8 @@ class GanTraining:
         self.average = AveragedModel(
             generator, device=fabric.device, multi_avg_fn=self._move_average, use_buffers=True
         )
+        # On the host: each update asks for it, and would wait for a GPU.
+        self.average.n_averaged = self.average.n_averaged.cpu()
         if config.compile:
             generator.compile()
             discriminators.compile()
@@ -253,17 +255,20 @@ class GanTraining:
                 mean.copy_(new)
 
     def _contrast(self, verdicts: list[Verdict], batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the distances that margin and alpha must be judged by."""
+        """The loss, and sums and counts of the distances that margin and alpha must be judged by."""
         halves = [v.feature.chunk(2) for v in verdicts]
         each = [w * self.contrast(a, b, batch.same) for w, (a, b) in zip(self.stage_weights, halves, strict=True)]
         with torch.no_grad():
             distance = torch.stack([(a.float() - b.float()).norm(dim=1) for a, b in halves]).mean(0)
             same = batch.same.to(distance.dtype)
-            means = {
-                "distance_same": (distance * same).sum() / same.sum().clamp(min=1),
-                "distance_other": (distance * (1 - same)).sum() / (1 - same).sum().clamp(min=1),
+            # A part of the batch may have no such pair.
+            distances = {
+                "distance_same": (distance * same).sum(),
+                "distance_same/count": same.sum(),
+                "distance_other": (distance * (1 - same)).sum(),
+                "distance_other/count": (1 - same).sum(),
             }
-        return torch.stack(each).sum(), means
+        return torch.stack(each).sum(), distances
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

@@ -42,35 +42,45 @@ class NoJournal:
 
 
 class TensorBoardJournal:
-    """Event files in OUT/tensorboard; a resumed run replaces what its dead predecessor wrote past the checkpoint."""
+    """Event files in OUT/tensorboard/PHASE; a resumed run replaces what its dead predecessor wrote past the checkpoint."""
 
-    def __init__(self, config: Config, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, config: Config, steps: dict[str, int]) -> None:
+        # A folder for each phase: what is dropped past the checkpoint is counted in steps, which each counts anew.
+        self.config, self.steps = config, steps
+        self.writers: dict[str, Any] = {}
 
-        self.writer = SummaryWriter(str(config.out / "tensorboard"), purge_step=step or None)
-        self.writer.add_text("config", f"```\n{config.to_json()}\n```", step)
+    def _writer(self, phase: str) -> Any:
+        if phase not in self.writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            step = self.steps.get(phase, 0)
+            writer = SummaryWriter(str(self.config.out / "tensorboard" / phase), purge_step=step)
+            writer.add_text("config", f"```\n{self.config.to_json()}\n```", step)
+            self.writers[phase] = writer
+        return self.writers[phase]
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """One curve a loss, grouped by phase."""
         for name, value in values.items():
-            self.writer.add_scalar(f"{phase}/{name}", value, step)
+            self._writer(phase).add_scalar(f"{phase}/{name}", value, step)
 
     def picture(self, phase: str, step: int, path: Path) -> None:
         """The picture under its file's name."""
         with Image.open(path) as image:
-            self.writer.add_image(
+            self._writer(phase).add_image(
                 f"{phase}/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC"
             )
 
     def close(self) -> None:
         """Flush."""
-        self.writer.close()
+        for writer in self.writers.values():
+            writer.close()
 
 
 class WandbJournal:
     """Weights & Biases, where it is installed."""
 
-    def __init__(self, config: Config, step: int) -> None:
+    def __init__(self, config: Config) -> None:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
@@ -91,12 +101,12 @@ class WandbJournal:
         self.run.finish()
 
 
-def open_journal(config: Config, step: int, first: bool) -> Journal:
-    """The journal that the options name; only the first process keeps one.
+def open_journal(config: Config, steps: dict[str, int], first: bool) -> Journal:
+    """The journal that the options name, going on at these steps of each phase; only the first process keeps one.
 
     Raises:
         ValueError: what it needs is not installed.
     """
     if not first or config.log == "none":
         return NoJournal()
-    return TensorBoardJournal(config, step) if config.log == "tensorboard" else WandbJournal(config, step)
+    return TensorBoardJournal(config, steps) if config.log == "tensorboard" else WandbJournal(config)

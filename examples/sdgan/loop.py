@@ -31,6 +31,8 @@ from examples.sdgan.journal import Journal
 from examples.sdgan.pictures import History
 
 _EVERY = 10
+# Between the seeds of processes; below 2**32, of which the CPU's generator sees no more.
+_APART = 2_654_435_761
 
 
 class NotFinite(RuntimeError):
@@ -105,7 +107,7 @@ def run_phase(
         task = bar.add_task(phase.name, total=phase.stop, completed=phase.start, note="")
         for number, batch in zip(range(phase.start, phase.stop), phase.batches, strict=True):
             # Each process draws on its own: the same dropout everywhere would be one mask for several samples.
-            torch.manual_seed(phase.seed * 1_000_003 + number + (fabric.global_rank << 44))
+            torch.manual_seed(phase.seed * 1_000_003 + number + fabric.global_rank * _APART)
             losses = phase.step(number, batch)
             done = number + 1
             recorded = number % _EVERY == 0
@@ -145,6 +147,13 @@ def run_phase(
                 saved, busy = done, time.monotonic()
             if asked:
                 raise KeyboardInterrupt
+        if anyone(fabric, interrupted()):  # while the last checkpoint was written
+            raise KeyboardInterrupt
+
+
+def ignore_interrupts(worker: int) -> None:
+    """For workers that load data: Ctrl-C reaches every process of a terminal, and the step under way needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

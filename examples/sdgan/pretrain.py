@@ -57,9 +57,8 @@ class EncoderTraining:
         self.text.train()
         self.image.train()
         images = to_float(batch.images).contiguous(memory_format=torch.channels_last)
-        with self.fabric.autocast():
-            losses = self._labels(images, batch) if labels else self._match(images, batch)
-            loss = torch.stack(list(losses.values())).sum()
+        losses = self._labels(images, batch) if labels else self._match(images, batch)
+        loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         average_gradients(self.fabric, (p for group in self.optimizer.param_groups for p in group["params"]))
@@ -70,19 +69,22 @@ class EncoderTraining:
     def _labels(self, images: Tensor, batch: PairBatch) -> dict[str, Tensor]:
         assert self.targets is not None
         target = self.targets[batch.indices.cpu()].to(images.device)
-        logits = self.labels(self.image.trunk(images)[1]).split(self.sizes, 1)
+        with self.fabric.autocast():
+            logits = self.labels(self.image.trunk(images)[1]).float().split(self.sizes, 1)
         parts = [F.cross_entropy(logit, t) for logit, t in zip(logits, target.unbind(1), strict=True)]
         return {"labels": torch.stack(parts).mean()}
 
     def _match(self, images: Tensor, batch: PairBatch) -> dict[str, Tensor]:
-        regions, code = self.image(images)
+        with self.fabric.autocast():
+            regions, code = self.image(images)
+            text = self.text(batch.tokens)
         gammas = (self.options.gamma1, self.options.gamma2, self.options.gamma3)
         # Every caption of the joint batch is a rival.
         fabric = self.fabric
         word, sentence = damsm_loss(
             gather(fabric, regions),
             gather(fabric, code),
-            gather_text(fabric, self.text(batch.tokens)),
+            gather_text(fabric, text),
             gather(fabric, batch.classes),
             gammas,
         )

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from examples.sdgan import checkpoint, fidelity, pictures
 from examples.sdgan.config import Config, from_json
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
-from examples.sdgan.devices import make_fabric, share_statistics
+from examples.sdgan.devices import make_fabric, same_buffers, share_statistics
 from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
 from examples.sdgan.export import write_model
 from examples.sdgan.gan import GanTraining, build_generator, standing_statistics
 from examples.sdgan.journal import open_journal
-from examples.sdgan.loop import NotFinite, Phase, progress_bar, run_phase
+from examples.sdgan.loop import NotFinite, Phase, ignore_interrupts, progress_bar, run_phase
 from examples.sdgan.measure import measure
 from examples.sdgan.pretrain import EncoderTraining
 from examples.sdgan.sampler import Sampler
@@ -78,13 +78,15 @@ class Run:
         self._drawn_at = -1
         if state:
             self._restore(state)
-        self.journal = open_journal(config, self.encoder_step + self.gan_step, self.first)
+        self.journal = open_journal(config, {"encoders": self.encoder_step, "gan": self.gan_step}, self.first)
 
     def go(self) -> None:
         """Train what is left to train, then measure and draw."""
         try:
             self.train_encoders()
             if self.gan is None:
+                # The same weights, whether the encoders were trained just now or before a --resume.
+                torch.manual_seed(self.config.seed)
                 self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
             self.train_generator("gan", self.config.steps)
             if self.first:
@@ -100,6 +102,8 @@ class Run:
         if self.encoder_step < self.encoders.steps:
             batches = self._batches(pairs, 0.0, config.seed, self.encoder_step, self.encoders.steps)
             self._phase("encoders", self.encoder_step, self.encoders.steps, pairs, batches, self.encoders.step)
+        # Without --sync-batch-norm each process has statistics of its own, and DAMSM must have one encoder.
+        same_buffers(self.fabric, self.image)
 
     def train_generator(self, name: str, steps: int) -> None:
         """Train generator and discriminators up to ``steps``, as far as that is not done."""
@@ -129,7 +133,10 @@ class Run:
     def _batches(self, pairs: int, same: float, seed: int, start: int, stop: int) -> DataLoader:
         c, rank, world = self.config, self.fabric.global_rank, self.fabric.world_size
         data = SiamesePairs(self.train, self.vocabulary, c.encoder.words, pairs, c.size, seed, same, rank, world)
-        return DataLoader(data, batch_size=None, sampler=range(start, stop), num_workers=c.workers)
+        steps = range(start, stop)
+        return DataLoader(
+            data, batch_size=None, sampler=steps, num_workers=c.workers, worker_init_fn=ignore_interrupts
+        )
 
     def _open_data(self) -> tuple[CaptionedImages, CaptionedImages]:
         if self.config.data == "toy":
@@ -141,6 +148,11 @@ class Run:
 
     def _state_to_resume(self) -> dict[str, Any] | None:
         if not self.config.resume:
+            if self.path.exists():
+                raise checkpoint.CheckpointError(
+                    f"{self.path}: holds a run, which a new one would overwrite; take another --out, or go on with it "
+                    "(--resume of examples.sdgan.train)"
+                )
             return None
         state = checkpoint.load(self.path)
         # Rebuilt, so that options that came later than the checkpoint have their defaults.

@@ -21,7 +21,7 @@ class Options:
     """Make images of sentences with a trained checkpoint."""
 
     checkpoint: Path
-    """checkpoint.pt of a run, or its folder model."""
+    """checkpoint.pt of a run, its folder model, or the run's folder."""
     caption: tuple[str, ...]
     """One sentence or several, each in quotes."""
     count: int = 6
@@ -64,7 +64,9 @@ def make(options: Options, console: Console) -> Path:
             console.print(f"only the first {sampler.config.encoder.words} words are heard")
     captions = [caption for caption in options.caption for _ in range(options.count)]
     noise = pictures.standing_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
-    out = options.out or options.checkpoint.with_name("sample.png")
+    run = options.checkpoint.resolve()
+    run = run if run.is_dir() and run.name != "model" else run.parent
+    out = options.out or run / "sample.png"
     if out.is_dir():
         raise ValueError(f"--out must be a picture, {out} is a folder")
     out = out if out.suffix else out.with_suffix(".png")

@@ -7,6 +7,7 @@ import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from examples.attngan.generator import Generator
 from examples.attngan.hosts import HostError, build_host, load_weights
 from examples.sdgan import fidelity
 from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions
-from examples.sdgan.data import toy
+from examples.sdgan.data import CaptionedImages, toy
 from examples.sdgan.retrieval import r_precision
 from scbn import TextFeatures, retrofit_attngan
 
@@ -185,7 +186,7 @@ def test_r_precision_counts_what_the_network_finds(noise: float, low: float, hig
         def forward(self, images):
             return None, images
 
-    data = type("Data", (), {"captions": captions, "classes": None, "__len__": lambda self: 200})()
+    data = CaptionedImages("birds", cast(Any, None), captions)
     found = r_precision(sampler, Encoder(1, 1), data, 0, 200)
     assert low <= found["value"] <= high
     assert found["images"] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -348,3 +349,19 @@ def test_real_coco(real_data: Path) -> None:
     train, test = (coco(real_data / "coco", split, 32) for split in ("train", "test"))
     assert len(train) + len(test) == 51
     assert all(len(captions) == 5 for captions in train.captions)
+
+
+def test_an_image_in_both_splits_is_refused(cub_root: Path) -> None:
+    (cub_root / "test" / "filenames.txt").write_text(NAMES["train"][1] + "\n")
+    config = dataclasses.replace(preset("cub"), root=cub_root, size=32)
+    with pytest.raises(DataError, match=rf"{NAMES['train'][1]}.jpg: is in the training and in the test split"):
+        open_data(config)
+
+
+def test_coco_of_two_years(coco_root: Path) -> None:
+    notes = coco_root / "annotations"
+    (notes / "captions_train2013.json").write_text("not read")
+    assert len(coco(coco_root, "train", 32)) == 2
+    (notes / "captions_train2014.json").unlink()
+    with pytest.raises(DataError, match=r"different years \(\['2013'\] and \['2014'\]\), whose images overlap"):
+        coco(coco_root, "train", 32)

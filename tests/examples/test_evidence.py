@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,47 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "results.jsonl, line 1: no record" in " ".join(capsys.readouterr().out.split())
     assert evidence.main(["--results", str(tmp_path / "none.jsonl")]) == 2
     assert "run python -m examples.sdgan.ablate first" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_table_is_of_one_recipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = [
+        "--out",
+        str(tmp_path),
+        "--images",
+        "30",
+        "--encoder-steps",
+        "4",
+        "--seeds",
+        "0",
+        "--variants",
+        "BN",
+    ]
+    assert ablate.main([*arguments, "--steps", "3", "--measure-every", "2"]) == 2
+    assert "--steps must be a multiple of --measure-every, got 3 and 2" in capsys.readouterr().out
+    assert ablate.main([*arguments, "--steps", "2", "--measure-every", "2"]) == 0
+    for other in (["--steps", "4", "--measure-every", "2"], ["--steps", "2", "--measure-every", "1"]):
+        assert ablate.main([*arguments, *other]) == 2
+        assert "results.jsonl, line 1: measured at steps [2] of toy" in " ".join(capsys.readouterr().out.split())
+
+
+def test_distances_are_means_of_the_last_logs() -> None:
+    logged = {"step": [0, 1, 2], "distance_same": [1.0, 2.0, 3.0], "distance_other": [4.0, 4.0, 4.0]}
+    text = evidence.distances([{"variant": "a", "seed": 0, "distances": logged}])
+    assert text.endswith("| a | 2.00 (sd 1.00) | 4.00 (sd 0.00) |")
+
+
+def test_photographs_have_their_own_measures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    results = tmp_path / "results.jsonl"
+    shutil.copy(DOCS / "results" / "cub-ablation.jsonl", results)
+    assert evidence.main(["--results", str(results)]) == 0
+    assert "r precision" in (tmp_path / "tables.md").read_text()
+    capsys.readouterr()
+    assert evidence.main(["--results", str(results), "--measures", "fidelity"]) == 2
+    assert "no measure 'fidelity' at every point; there are [" in " ".join(capsys.readouterr().out.split())
+    results.write_text("{\n")
+    assert evidence.main(["--results", str(results)]) == 2
+    assert "line 1: no record of a run" in " ".join(capsys.readouterr().out.split())
 
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -65,7 +65,7 @@ def test_a_step_trains_generator_and_discriminators_only(recipe: str) -> None:
     before = [snapshot(part) for part in parts]
     losses = gan.step(0, batch())
     gan.step(1, batch())
-    distances = {"distance_same", "distance_other"}
+    distances = {"distance_same", "distance_same/count", "distance_other", "distance_other/count"}
     assert set(losses) == {"discriminator", "siamese_d", "generator", "kl", "siamese_g", "damsm"} | distances
     assert all(value.isfinite() and not value.requires_grad for value in losses.values())
     # At step 0 the zero heads hide word_proj; at step 1 everything has moved.

@@ -27,6 +27,9 @@ class FakeWandb:
         return f"image of {Path(path).name}"
 
 
+STEPS = {"encoders": 0, "gan": 0}
+
+
 def options(tmp_path: Path, log: str):
     import dataclasses
 
@@ -36,7 +39,7 @@ def options(tmp_path: Path, log: str):
 def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    journal = open_journal(options(tmp_path, "wandb"), 0, True)
+    journal = open_journal(options(tmp_path, "wandb"), STEPS, True)
     journal.scalars("gan", 10, {"damsm": 2.0})
     journal.picture("gan", 10, tmp_path / "samples.png")
     journal.close()
@@ -51,13 +54,13 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_wandb_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="pip install wandb"):
-        open_journal(options(tmp_path, "wandb"), 0, True)
+        open_journal(options(tmp_path, "wandb"), STEPS, True)
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     for journal in (
-        open_journal(options(tmp_path, "tensorboard"), 0, False),
-        open_journal(options(tmp_path, "none"), 0, True),
+        open_journal(options(tmp_path, "tensorboard"), STEPS, False),
+        open_journal(options(tmp_path, "none"), STEPS, True),
     ):
         assert isinstance(journal, NoJournal)
         journal.scalars("gan", 0, {"x": 1.0})
@@ -69,16 +72,21 @@ def test_only_the_first_process_writes(tmp_path: Path) -> None:
 def test_a_resumed_run_replaces_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = TensorBoardJournal(options(tmp_path, "tensorboard"), 0)
+    first = TensorBoardJournal(options(tmp_path, "tensorboard"), STEPS)
+    for step in (0, 10, 20, 30):
+        first.scalars("encoders", step, {"x": 1.0})
     for step in (0, 10, 20):
         first.scalars("gan", step, {"x": 1.0})
     first.close()
-    second = TensorBoardJournal(options(tmp_path, "tensorboard"), 10)
+    second = TensorBoardJournal(options(tmp_path, "tensorboard"), {"encoders": 31, "gan": 10})
     second.scalars("gan", 10, {"x": 2.0})
     Image.new("RGB", (8, 6), "red").save(tmp_path / "samples.png")
     second.picture("gan", 10, tmp_path / "samples.png")
     second.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"), {"scalars": 0, "images": 0})
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "encoders"), {"scalars": 0})
+    events.Reload()
+    assert [e.step for e in events.Scalars("encoders/x")] == [0, 10, 20, 30]
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "gan"), {"scalars": 0, "images": 0})
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("gan/x")] == [(0, 1.0), (10, 2.0)]
     assert [(i.width, i.height) for i in events.Images("gan/samples")] == [(8, 6)]

@@ -29,7 +29,7 @@ def coco(root: Path, split: str, size: int, progress=lambda done: None) -> Capti
         if kind == "val":
             return CaptionedImages("COCO (val)", ImageFiles([], size), [])
         raise DataError(f"{root / 'annotations'}: holds no captions_{kind}*.json")
-    path = found[0]
+    path = _of_one_year(root / "annotations", kind) or found[0]
     folder = _folder(root, path.stem.removeprefix("captions_"))
     captions = _read(path)
     paths = []
@@ -39,6 +39,21 @@ def coco(root: Path, split: str, size: int, progress=lambda done: None) -> Capti
             raise DataError(f"{image}: captions without an image ({path} lists it)")
         paths.append(image)
     return CaptionedImages(f"COCO ({kind})", ImageFiles(paths, size, None, progress), list(captions.values()))
+
+
+def _of_one_year(folder: Path, kind: str) -> Path | None:
+    """Where there are several, the file whose split the other kind has too: years share images."""
+    files = {
+        k: {p.stem.removeprefix(f"captions_{k}"): p for p in folder.glob(f"captions_{k}*.json")}
+        for k in ("train", "val")
+    }
+    years = files["train"].keys() & files["val"].keys()
+    if not years and files["train"] and files["val"]:
+        raise DataError(
+            f"{folder}: captions_train*.json and captions_val*.json are of different years "
+            f"({sorted(files['train'])} and {sorted(files['val'])}), whose images overlap; keep those of one year"
+        )
+    return files[kind][min(years)] if years else None
 
 
 def _folder(root: Path, name: str) -> Path:

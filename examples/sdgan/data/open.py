@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from examples.sdgan.config import Config
 from examples.sdgan.data.coco import coco
@@ -28,4 +29,13 @@ def open_data(
     if len(train) < 2:
         raise DataError(f"{config.root}: needs at least 2 training images with captions, found {len(train)}")
     test = read(config.root, "test", config.size, progress)
+    both = {*_paths(train)} & {*_paths(test)}
+    if both:
+        raise DataError(
+            f"{min(both)}: is in the training and in the test split; what is trained on is not held out"
+        )
     return train, test if len(test) else train
+
+
+def _paths(data: CaptionedImages) -> list[Path]:
+    return [path.resolve() for path in getattr(data.images, "paths", [])]
