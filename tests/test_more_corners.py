@@ -168,3 +168,80 @@ def test_relatives_call_their_text_by_these_names(names: str) -> None:
     assert torch.equal(found.sentence, given[1])
     assert torch.equal(found.words, given[2].mT)
     assert (found.padding_mask is not None) == ("mask" in names)
+
+
+@pytest.mark.parametrize("cue", ["sentence", "word", "both"])
+def test_a_retrofitted_layer_tells_its_cue(cue: str) -> None:
+    model = Checkpointed()
+    assert scbn.norm_layers(model)[0].cue is None
+    words, dims = torch.randn(2, 3, 5), {"sentence_dim": 4, "word_dim": 5}
+    wanted = {name: dim for name, dim in dims.items() if cue == "both" or name.startswith(cue)}
+    scbn.retrofit(model, {"norm": cue}, text=lambda x, sentence: TextFeatures(sentence, words), **wanted)
+    assert scbn.norm_layers(model)[0].cue == cue
+
+
+def test_a_checkpoint_without_a_layer_lacks_all_of_it() -> None:
+    model = Checkpointed()
+    scbn.retrofit(model, {"norm": "sentence"}, text=lambda x, sentence: TextFeatures(sentence), sentence_dim=4)
+    # Without a version, PyTorch takes a norm for one from before batches were counted.
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    assert len(names) == 8
+    assert model.load_state_dict({}, strict=False).missing_keys == names
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_what_the_fused_operations_tell_of_statistics_has_no_gradient(given: bool) -> None:
+    x, table = torch.randn(2, 3, 16, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    statistics = (torch.zeros(3), torch.ones(3)) if given else (None, None)
+    keys, gamma = torch.randn(2, 5, 3, requires_grad=True), torch.randn(2, 5, 3, requires_grad=True)
+    settings = (*statistics, 1e-5)
+    sentence = torch.ops.scbn.sentence_norm(x, table, table, *settings, "", "tiled")
+    word = torch.ops.scbn.word_norm(x, keys, gamma, gamma, table, table, None, *settings, 1.0, "", "tiled")
+    for y, *told in (sentence, word):
+        assert y.requires_grad
+        assert [t.requires_grad for t in told] == [False] * 3
+
+
+@pytest.mark.parametrize(("group", "given", "counts"), [("", False, 0), ("0", False, 1), ("0", True, 0)])
+def test_a_trace_knows_where_values_are_counted(group: str, given: bool, counts: int) -> None:
+    """Under torch.compile the operations run on tensors without values."""
+    x, table, keys = (torch.empty(shape, device="meta") for shape in ((2, 3, 16), (2, 3), (2, 5, 3)))
+    statistics = (x.new_empty(3), x.new_empty(3)) if given else (None, None)
+    settings = (*statistics, 1e-5)
+    sentence = torch.ops.scbn.sentence_norm(x, table, table, *settings, group, "tiled")
+    word = torch.ops.scbn.word_norm(x, keys, keys, keys, table, table, None, *settings, 1.0, group, "tiled")
+    for outputs in (sentence, word):
+        assert [tuple(t.shape) for t in outputs] == [(2, 3, 16), (3,), (3,), (counts,)]
+
+
+@pytest.mark.parametrize("name", ["num_features", "eps", "momentum", "affine", "track_running_stats"])
+def test_what_the_batch_norm_settles_is_not_given_again(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"\['{name}'\] come from the batch norm"):
+        scbn.SentenceSCBN.from_batch_norm(nn.BatchNorm2d(3), 4, **{name: 3})
+
+
+class Named(nn.Module):
+    def forward(self, x, text=None): ...
+
+
+class Needed(nn.Module):
+    def forward(self, x, condition): ...
+
+
+class Optional(nn.Module):
+    def forward(self, x, scale=None): ...
+
+
+class Several(nn.Module):
+    def forward(self, *inputs): ...
+
+
+class Keyword(nn.Module):
+    def forward(self, x, *, text): ...
+
+
+@pytest.mark.parametrize(
+    ("norm", "hears"), [(Named, True), (Needed, True), (Optional, False), (Several, True), (Keyword, False)]
+)
+def test_which_norms_are_given_the_text(norm: type[nn.Module], hears: bool) -> None:
+    assert stages.takes_text(norm()) is hears

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.mutation.explained import EXPLAINED, why_equal
@@ -39,6 +41,21 @@ def test_each_fault_changes_one_place() -> None:
 
 
 def test_an_explanation_is_for_one_fault_of_one_file() -> None:
-    (file, before, after) = next(iter(EXPLAINED))
-    assert why_equal(file, before, after)
-    assert why_equal("scbn/text.py", before, after) is None
+    (file, within, before, after) = next(iter(EXPLAINED))
+    assert why_equal(file, f"x = {within}", before, after)
+    assert why_equal("scbn/text.py", within, before, after) is None
+    assert why_equal(file, "another statement", before, after) is None
+
+
+def test_explained_faults_are_faults() -> None:
+    """An explanation of a line that has changed would explain another fault."""
+    root = Path(__file__).resolve().parents[1]
+    files = {file for file, *_ in EXPLAINED}
+    found = [(file, m) for file in files for m in mutants(file[5:-3], (root / file).read_text(encoding="utf-8"))]
+    for file, within, before, after in EXPLAINED:
+        there = [m for f, m in found if (f, m.before, m.after) == (file, before, after) and within in m.within]
+        assert there, (file, within, before, after)
+
+
+def test_a_fault_tells_its_statement() -> None:
+    assert {m.within for m in mutants("file", "if a:\n    b = c - 1")} == {"if a:", "b = c - 1"}

@@ -1,52 +1,81 @@
-"""Faults that no test can see, or none that the quick tests hold, and why."""
+"""Faults that no test can see, and why."""
 
 from __future__ import annotations
 
-NOBODY_SEES = "the program computes the same"
-ELSEWHERE = "seen by a test that is too slow for every fault: "
-EXPLAINED: dict[tuple[str, str, str], str] = {
+SAME = "the program computes the same: "
+ONE_LENGTH = f"{SAME}zip(strict=True) over what has one length"
+ZEROS = f"{SAME}zeros are filled in that nobody reads; it costs a GPU three launches"
+# File, what its statement holds, before, after.
+EXPLAINED: dict[tuple[str, str, str, str], str] = {
+    (
+        "scbn/retrofit_report.py",
+        "range(3)",
+        "3",
+        "4",
+    ): f"{SAME}the width of a last column that is not padded",
+    ("scbn/retrofit.py", "STOOD_FOR = ", "'_scbn_stood_for'", "'_scbn_stood_forX'"): f"{SAME}a name of our own",
     (
         "scbn/ops/__init__.py",
-        "x.dtype not in (torch.float32, torch.bfloat16, torch.float16)",
-        "x.dtype in (torch.float32, torch.bfloat16, torch.float16)",
-    ): f"{ELSEWHERE}tests/test_triton.py",
+        "x.numel() > 0",
+        "0",
+        "1",
+    ): f"{SAME}a map of one value takes another path",
     (
         "scbn/ops/__init__.py",
+        "get_device_properties",
         "torch.cuda.get_device_properties(x.device).major >= 8",
         "torch.cuda.get_device_properties(x.device).major > 8",
     ): "only a GPU of sm_80 would tell",
-    ("scbn/retrofit_report.py", "3", "4"): f"{NOBODY_SEES}: the width of a last column that is not padded",
-    ("scbn/ops/__init__.py", "'cpu'", "'cpuX'"): f"{ELSEWHERE}tests/test_triton.py",
-    (
-        "scbn/binding.py",
-        "depth - 1",
-        "depth + 1",
-    ): f"{NOBODY_SEES}: what a method belongs to is a module, and no further",
-    ("scbn/ops/tiles.py", "1", "2"): f"{NOBODY_SEES}: tiles of another size",
-    ("scbn/ops/fused_sentence.py", "True", "False"): f"{NOBODY_SEES}: zip(strict=True) over three and three",
-    ("scbn/ops/fused_sentence.py", "2", "3"): f"{ELSEWHERE}tests/test_distributed.py",
-    ("scbn/ops/fused_word.py", "2", "3"): f"{ELSEWHERE}tests/test_distributed.py",
-    ("scbn/ops/tiled_word.py", "True", "False"): f"{NOBODY_SEES}: a sum broadcasts as well without its axis",
     (
         "scbn/ops/__init__.py",
+        "get_device_properties",
         "torch.version.cuda is not None",
         "torch.version.cuda is None",
     ): "only a GPU would tell",
-    ("scbn/ops/__init__.py", "0", "1"): f"{NOBODY_SEES}: a map of one value takes another path",
-    ("scbn/ops/__init__.py", "not _TRITON", "not not _TRITON"): f"{ELSEWHERE}tests/test_triton.py",
-    ("scbn/ops/composed.py", "True", "False"): f"{ELSEWHERE}the gradgradcheck of tests/test_behaviour.py",
-    ("scbn/ops/composed.py", "0.0", "1.0"): f"{NOBODY_SEES}: a momentum without running statistics to move",
-    ("scbn/ops/fused_sentence.py", "False", "True"): f"{NOBODY_SEES}: zeros are filled in that nobody reads",
-    ("scbn/ops/fused_word.py", "False", "True"): f"{NOBODY_SEES}: zeros are filled in that nobody reads",
-    ("scbn/loss.py", "True", "False"): f"{NOBODY_SEES}: zip(strict=True) over lists of one length, checked before",
+    (
+        "scbn/binding.py",
+        "__self__",
+        "depth - 1",
+        "depth + 1",
+    ): f"{SAME}what a method belongs to is a module, and no further",
+    ("scbn/ops/tiles.py", "VALUES", "1", "2"): f"{SAME}tiles of another size",
+    ("scbn/ops/tiled_word.py", "keepdim", "True", "False"): f"{SAME}a sum broadcasts as well without its axis",
+    ("scbn/ops/fused_sentence.py", "zip", "True", "False"): ONE_LENGTH,
+    ("scbn/ops/fused_word.py", "zip", "True", "False"): ONE_LENGTH,
+    ("scbn/loss.py", "zip", "True", "False"): ONE_LENGTH,
+    ("scbn/tree.py", "zip", "True", "False"): ONE_LENGTH,
+    ("scbn/ops/fused_sentence.py", "set_materialize_grads", "False", "True"): ZEROS,
+    ("scbn/ops/fused_word.py", "set_materialize_grads", "False", "True"): ZEROS,
+    (
+        "scbn/ops/fused_sentence.py",
+        "set_materialize_grads",
+        "ctx.set_materialize_grads(False)",
+        "None",
+    ): ZEROS,
+    ("scbn/ops/fused_word.py", "set_materialize_grads", "ctx.set_materialize_grads(False)", "None"): ZEROS,
+    ("scbn/ops/fused_word.py", "tensors[-1].dtype", "1", "2"): f"{SAME}scale and shift are of one type",
+    (
+        "scbn/ops/composed.py",
+        "F.batch_norm",
+        "0.0",
+        "1.0",
+    ): f"{SAME}a momentum without running statistics to move",
+    (
+        "scbn/sentence.py",
+        "masked_fill",
+        "0",
+        "1",
+    ): f"{SAME}what an empty caption's sentence is replaced with is not used, its modulation is masked",
     (
         "scbn/ops/tiled_sentence.py",
+        "slope",
         "slope is not None and offset is not None",
         "slope is not None or offset is not None",
-    ): f"{NOBODY_SEES}: both are there, or neither",
+    ): f"{SAME}both are there, or neither",
 }
 
 
-def why_equal(file: str, before: str, after: str) -> str | None:
+def why_equal(file: str, within: str, before: str, after: str) -> str | None:
     """The explanation of a surviving fault, if there is one."""
-    return EXPLAINED.get((file, before, after))
+    found = (why for (f, w, b, a), why in EXPLAINED.items() if (f, b, a) == (file, before, after) and w in within)
+    return next(found, None)

@@ -26,6 +26,7 @@ class Mutant:
         path: of the file, from the root.
         line: where the fault is.
         before, after: the smallest expression or statement around it.
+        within: the first line of the statement that holds it.
         source: the whole file with it.
     """
 
@@ -33,6 +34,7 @@ class Mutant:
     line: int
     before: str
     after: str
+    within: str
     source: str
 
 
@@ -40,20 +42,23 @@ def mutants(path: str, source: str) -> list[Mutant]:
     """Every fault we know to make, in the order of the file."""
     tree = ast.parse(source)
     found = []
-    for index, node in enumerate(_live(tree)):
+    for index, (node, within) in enumerate(_live(tree)):
         for edit in _edits(node):
             other = copy.deepcopy(tree)
-            changed = list(_live(other))[index]
+            changed = list(_live(other))[index][0]
             edit(changed)
             before, after = ast.unparse(node), ast.unparse(changed)
             if before != after:
                 line = getattr(node, "lineno", 0)
-                found.append(Mutant(path, line, _short(before), _short(after), ast.unparse(other)))
+                found.append(Mutant(path, line, _short(before), _short(after), within, ast.unparse(other)))
     return found
 
 
-def _live(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes whose change a test could see: no annotations, docstrings, assertions, or texts of errors."""
+def _live(tree: ast.AST, within: str = "") -> Iterator[tuple[ast.AST, str]]:
+    """Nodes whose change a test could see: no annotations, docstrings, assertions, or texts of errors.
+
+    Each comes with the first line of its statement.
+    """
     for name, value in ast.iter_fields(tree):
         if name in ("annotation", "returns", "type_comment") or isinstance(tree, (ast.Assert, ast.JoinedStr)):
             continue
@@ -66,8 +71,9 @@ def _live(tree: ast.AST) -> Iterator[ast.AST]:
                 continue
             if isinstance(child, (ast.Import, ast.ImportFrom)) or _names_all(child) or _is_repr(child):
                 continue
-            yield child
-            yield from _live(child)
+            inside = ast.unparse(child).splitlines()[0] if isinstance(child, ast.stmt) else within
+            yield child, inside
+            yield from _live(child, inside)
 
 
 def _names_all(node: ast.AST) -> bool:
