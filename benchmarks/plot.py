@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator
 
 from benchmarks.contenders import YARDSTICK
 from benchmarks.run import Row, Shape
@@ -63,7 +63,9 @@ def plot_growth(panels: dict[str, list[tuple[int, Row]]], path: Path, title: str
             axis.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         axis.set(xscale="log", yscale="log", xlabel=name)
         axis.set_xticks(list(dict.fromkeys(at for at, _ in points)))
-        axis.get_xaxis().set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter("{x:g}")
         axis.minorticks_off()
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("step, ms")
@@ -88,8 +90,13 @@ def _bars(rows: list[Row], values, label: str, path: Path, title: str, reference
                 axis.hlines(y, min(found), max(found), color="black", linewidth=1)
                 if i == 0:
                     bar.set_label("x".join(map(str, shape)))
-                axis.text(max(found), y, f" {median(found):.3g}", va="center", fontsize=6)
+                # At the bar's end, over the range: beside the range's end it would be read off there.
+                told = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+                at = {"xytext": (2, 0), "textcoords": "offset points", "va": "center"}
+                axis.annotate(f"{median(found):.3g}", (median(found), y), fontsize=6, bbox=told, **at)
         axis.axvline(reference, color="gray", linewidth=0.8)
+        axis.margins(x=0.06)
+        axis.set_xlim(left=0)
         axis.set_title(f"{what}: {label}", fontsize=9)
         axis.grid(axis="x", alpha=0.25)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)

@@ -82,7 +82,7 @@ def write(
     plot_ratios(rows, folder / "results.png", title)
     plot_bandwidth(rows, folder / "bandwidth.png", title, itemsize, about["copy_bytes_per_second"])
     if panels:
-        plot_growth(panels, folder / "growth.png", title)
+        plot_growth(panels, folder / "growth.png", title.replace("T = ", "but in the first panel T = "))
 
 
 def _spread(values: list[float]) -> str:

@@ -234,6 +234,15 @@ def table(record: dict[str, Any]) -> Table:
     return result
 
 
+_PARTS = {
+    "parts": "text, noise, real images",
+    "generate": "generate",
+    "learn_discriminators": "update of the discriminators",
+    "learn_generator": "update of the generator",
+    "damsm": "DAMSM (within the next)",
+}
+
+
 def plot(record: dict[str, Any], path: Path) -> None:
     """Images per second of both, every round a dot; and the parts of our step."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
@@ -243,10 +252,14 @@ def plot(record: dict[str, Any], path: Path) -> None:
         left.text(0, row, f"  {name}", va="center", fontsize=8)
     left.set_yticks([])
     left.set_xlabel("images / s")
-    parts = {k: v for k, v in record["parts_of_a_step"].items() if k != "step"}
-    right.barh(list(parts)[::-1], list(parts.values())[::-1], color="C0", alpha=0.6)
+    parts = {_PARTS.get(k, k): v for k, v in record["parts_of_a_step"].items() if k != "step"}
+    bars = right.barh(list(parts)[::-1], list(parts.values())[::-1], color="C0", alpha=0.6)
+    right.bar_label(bars, fmt=" %.2f", fontsize=7)
+    right.margins(x=0.12)
     right.set_xlabel(f"seconds, of {record['parts_of_a_step']['step']:.2f} in all")
     right.tick_params(labelsize=8)
+    told = f"{record['device']}, {record['threads']} thread(s), torch {record['torch']}, commit {record['commit']}"
+    figure.suptitle(told, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import warnings
 from pathlib import Path
 
@@ -105,3 +107,26 @@ def test_captions_are_drawn_as_they_are(tmp_path: Path) -> None:
         pictures.attention_sheet(torch.zeros(4, 3, 8, 8), torch.rand(4, 5, 4, 4), words, tmp_path / "sheet.png")
     assert (tmp_path / "grid.png").exists()
     assert (tmp_path / "sheet.png").exists()
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+COMMANDS = [
+    (page.name, command)
+    for page in sorted(DOCS.glob("*.md"))
+    for command in re.findall(
+        r"-m examples.sdgan.train((?: [^\n#`]*)?)", page.read_text(encoding="utf-8").replace("\\\n", " ")
+    )
+]
+
+
+@pytest.mark.parametrize(("page", "arguments"), COMMANDS)
+def test_documented_commands_parse_and_share_out_evenly(page: str, arguments: str) -> None:
+    config = train.parse(shlex.split(arguments))
+    processes = config.devices * config.nodes
+    assert config.batch_size % (config.accumulate * processes) == 0
+    assert config.encoder.batch_size // 2 % processes == 0
+
+
+def test_documented_commands_are_found() -> None:
+    assert len(COMMANDS) > 8
+    assert any("--nodes 2" in arguments for _, arguments in COMMANDS)
