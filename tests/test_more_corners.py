@@ -245,3 +245,24 @@ class Keyword(nn.Module):
 )
 def test_which_norms_are_given_the_text(norm: type[nn.Module], hears: bool) -> None:
     assert stages.takes_text(norm()) is hears
+
+
+@pytest.mark.parametrize(
+    ("shape", "path"),
+    [
+        ((1, 1, 2**23 - 1, 1), "triton"),
+        ((1, 1, 2**23, 1), "composed"),  # 2 gradients of 128 words a position
+        ((1, 256, 2**23 - 1, 1), "triton"),
+        ((1, 257, 2**23 - 1, 1), "composed"),  # the map itself
+        ((65_535, 1, 2, 1), "triton"),
+        ((65_536, 1, 2, 1), "composed"),  # a grid's limit
+    ],
+)
+def test_maps_beyond_the_kernels_offsets_are_composed(
+    shape: tuple[int, ...], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    x = torch.zeros(()).expand(shape)  # of no memory
+    with scbn.ops.use("triton"):
+        assert scbn.ops.choose(x, 18) == path
