@@ -1,7 +1,8 @@
 """What SCBN and the Siamese loss each bring: ``python -m examples.sdgan.ablate --out runs/ablation``.
 
 For one seed, variants share encoders, batches and noise, and those that differ in the loss only also initial weights;
-another norm draws other weights for what is made after it. Results are appended to OUT/results.jsonl as they come; a second start goes on from there.
+another norm draws other weights for what is made after it. Results are appended to OUT/results.jsonl as they come; a
+second start goes on from there.
 """
 
 from __future__ import annotations
@@ -178,9 +179,7 @@ class Tools:
         if run.config.data == "toy":
             self.reader = fidelity.train_reader(run.train, run.config.size, self.seed, lambda step: None)
         else:
-            parts = torch.arange(len(run.test)).split(100)
-            loaded = [run.test.images.load(part.tolist(), run.config.size, None) for part in parts]
-            self.real = torch.cat(loaded)
+            self.real = run.test.load_all(run.config.size)
 
     def measure(self, run: Run) -> dict[str, Any]:
         """One point of a variant's curve."""
@@ -236,7 +235,7 @@ def go(options: Options, console: Console) -> None:
     unknown = set(options.variants) - variants.keys()
     if unknown:
         raise ValueError(f"--variants {sorted(unknown)}: the set {options.which} has {list(variants)}")
-    if options.steps % options.measure_every:
+    if options.measure_every < 1 or options.steps % options.measure_every:
         raise ValueError(
             f"--steps must be a multiple of --measure-every, got {options.steps} and {options.measure_every}"
         )
@@ -309,7 +308,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
-            records.append({**record, "variant": record["variant"], "seed": record["seed"]})
+            needed = {key: record[key] for key in ("variant", "seed", "points", "config")}
+            records.append({**record, **needed})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{path}, line {number}: no record of a run; remove the line to run it again"

@@ -14,7 +14,6 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from examples.sdgan import consistency, distribution, fidelity
 from examples.sdgan.checkpoint import CheckpointError
@@ -106,7 +105,7 @@ def evaluate(options: Options, console: Console) -> Path:
             part = slice(start, start + 100)
             fake[part] = to_bytes(sampler.images(captions[part], noise[part]))
             bar.update(task, completed=min(start + 100, options.images))
-        real = _real(test, config.size)
+        real = test.load_all(config.size)
         found: dict[str, Any] = {}
         if network is not None:
             task = bar.add_task("Inception", total=len(real) + len(fake), note="")
@@ -174,12 +173,6 @@ def _captions(data: CaptionedImages, count: int) -> list[str]:
     if count <= n:
         return [data.captions[i][0] for i in data.spread(count)]
     return [data.captions[i % n][(i // n) % len(data.captions[i % n])] for i in range(count)]
-
-
-def _real(data: CaptionedImages, size: int) -> Tensor:
-    indices = list(range(len(data)))
-    parts = [data.images.load(indices[i : i + 100], size, None) for i in range(0, len(indices), 100)]
-    return torch.cat(parts)
 
 
 def _device(accelerator: str) -> torch.device:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
-from test_training import run
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from examples.sdgan import distribution, evaluate, fidelity
@@ -152,16 +151,6 @@ def test_matching_distance_of_gaussians() -> None:
     assert found["value"] == pytest.approx(4 + 4, rel=0.1)
     assert found["interval_95"][0] < found["value"] < found["interval_95"][1]
     assert found["floor"] < 0.01
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-        patch.setattr(fidelity, "STEPS", 3)
-        assert run(out) == 0
-    return out
 
 
 @pytest.fixture(autouse=True)

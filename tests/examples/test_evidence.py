@@ -175,6 +175,7 @@ def test_a_table_is_of_one_recipe(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert ablate.main([*arguments, "--steps", "3", "--measure-every", "2"]) == 2
     assert "--steps must be a multiple of --measure-every, got 3 and 2" in capsys.readouterr().out
     assert ablate.main([*arguments, "--steps", "2", "--measure-every", "2"]) == 0
+    assert ablate.main([*arguments, "--steps", "3", "--measure-every", "0"]) == 2
     for other in (["--steps", "4", "--measure-every", "2"], ["--steps", "2", "--measure-every", "1"]):
         assert ablate.main([*arguments, *other]) == 2
         assert "results.jsonl, line 1: measured at steps [2] of toy" in " ".join(capsys.readouterr().out.split())

@@ -33,21 +33,12 @@ def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fidelity, "STEPS", 3)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-        patch.setattr(fidelity, "STEPS", 3)
-        assert run(out, "--log", "none") == 0
-    return out
-
-
-def test_ctrl_c_of_a_terminal_reaches_the_loaders_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_ctrl_c_of_a_terminal_reaches_the_loaders_too(workers: str, tmp_path: Path) -> None:
     """A terminal signals every process of its group; the step under way still needs its data."""
     script, out = tmp_path / "train_few_birds.py", tmp_path / "out"
     script.write_text(SCRIPT.format(root=str(ROOT)))
-    command = [sys.executable, str(script), *TINY, "--out", str(out), "--steps", "100000", "--workers", "2"]
+    command = [sys.executable, str(script), *TINY, "--out", str(out), "--steps", "100000", "--workers", workers]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True
     )
@@ -60,6 +51,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_loaders_too(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
+    assert "--resume" in output.splitlines()[-1]
     assert checkpoint.load(out / "checkpoint.pt")["gan_step"] >= 3
 
 

@@ -53,6 +53,13 @@ class CaptionedImages:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def load_all(self, size: int) -> Tensor:
+        """Every image, uint8 (N, 3, size, size)."""
+        loaded = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
+        for part in torch.arange(len(self)).split(100):
+            loaded[part] = self.images.load(part.tolist(), size, None)
+        return loaded
+
     def spread(self, count: int, paraphrased: bool = False) -> list[int]:
         """Up to ``count`` images, evenly apart: data sets are sorted by class, and the first would be of a few.
 
