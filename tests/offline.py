@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from scbn.ops import triton_kernels, triton_sentence_kernels, triton_word_kernels
-from scbn.ops.triton_launch import product_settings, word_blocks
+from scbn.ops.triton_launch import FUSED, product_settings, word_blocks
 
 POINTERS = {"x", "y", "dy", "dx"}
 FLOATS = {"eps", "factor", "scale", "share"}
@@ -54,12 +54,17 @@ def usage(
             signature[name] = "fp32"
         else:
             table = {"keys", "gamma", "beta", "dkeys", "dgamma", "dbeta", "scratch"}
-            kind = dtype if name in POINTERS or (name in table and dtype == "bf16") else "fp32"
+            partial = name in {"mean", "squares"} and kernel.__name__.startswith("statistics")
+            kind = (
+                "fp64" if partial else dtype if name in POINTERS or (name in table and dtype == "bf16") else "fp32"
+            )
             signature[name] = "*u8" if name == "padding" else f"*{kind}"
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes)
     built = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": stages}
+        source,
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": warps, "num_stages": stages, **FUSED},
     )
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -101,7 +106,7 @@ def other_kernels(dtype: str, capability: int, contiguous: bool, ones: bool = Fa
     stats = {"BLOCK_P": 1024 if contiguous else 64, "BLOCK_C": 4 if contiguous else 64}
     for kernel, more in (
         (triton_kernels.statistics_partial, stats),
-        (triton_kernels.statistics_merge, {"BLOCK_S": 128, "BLOCK_C": 16}),
+        (triton_kernels.statistics_merge, {"BLOCK_S": 64, "BLOCK_C": 16}),
         (s.sentence_apply, block),
         (s.sentence_reduce, block),
         (s.sentence_finish, {"BLOCK_S": 32, "BLOCK_C": 16}),

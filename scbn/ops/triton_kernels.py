@@ -40,25 +40,31 @@ def statistics_partial(
     x, mean, squares, positions, channels, length, chunks, stride_n, stride_p, stride_c,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of centred squares of ``length`` positions of a sample: (N * chunks, C) each."""
+    """Mean and sum of centred squares of ``length`` positions of a sample: (N * chunks, C) each, in float64.
+
+    A tile is centred twice, by its mean in float32 and by what that missed; a few numbers a channel are float64. Otherwise
+    the mean's rounding would stand in the variance wherever the mean is large.
+    """
     part = tl.program_id(0)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     start = (part % chunks) * length
     end = tl.minimum(start + length, positions)
     x += (part // chunks).to(tl.int64) * stride_n
     count = 0.0
-    m = tl.zeros((BLOCK_C,), tl.float32)
-    m2 = tl.zeros((BLOCK_C,), tl.float32)
+    m = tl.zeros((BLOCK_C,), tl.float64)
+    m2 = tl.zeros((BLOCK_C,), tl.float64)
     for p in range(start, end, BLOCK_P):
         position = p + tl.arange(0, BLOCK_P)
         tile = load_tile(x, position, channel, end, channels, stride_p, stride_c)
         here = tl.minimum(BLOCK_P, end - p).to(tl.float32)
-        tile_mean = tl.sum(tile, 0) / here
-        centred = tl.where((position < end)[:, None], tile - tile_mean[None, :], 0.0)
+        rough = tl.sum(tile, 0) / here
+        centred = tl.where((position < end)[:, None], tile - rough[None, :], 0.0)
+        missed = tl.sum(centred, 0) / here
+        missed = tl.where(missed == missed, missed, 0.0)  # of an infinite value, whose mean is infinite
         # Chan, Golub, LeVeque (1983): merging means and centred squares loses nothing where the mean is large.
-        step = tile_mean - m
+        step = rough.to(tl.float64) + missed - m
         total = count + here
-        m2 += tl.sum(centred * centred, 0) + step * step * (count * here / total)
+        m2 += tl.sum(centred * centred, 0) - here * missed * missed + step * step * (count * here / total)
         m += step * (here / total)
         count = total
     inside = channel < channels
@@ -75,25 +81,30 @@ def statistics_merge(
     """Mean and biased variance of each channel from the parts of :func:`statistics_partial`."""
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     total = (parts // chunks) * 1.0 * positions
-    m = tl.zeros((BLOCK_C,), tl.float32)
+    m = tl.zeros((BLOCK_C,), tl.float64)
     for s in range(0, parts, BLOCK_S):
         part = s + tl.arange(0, BLOCK_S)
         share = _share(part, parts, positions, length, chunks) / total
-        m += tl.sum(load_tile(mean, part, channel, parts, channels, channels, 1) * share[:, None], 0)
-    m2 = tl.zeros((BLOCK_C,), tl.float32)
+        m += tl.sum(_load_parts(mean, part, channel, parts, channels) * share[:, None], 0)
+    m2 = tl.zeros((BLOCK_C,), tl.float64)
     for s in range(0, parts, BLOCK_S):
         part = s + tl.arange(0, BLOCK_S)
         count = _share(part, parts, positions, length, chunks)
-        step = load_tile(mean, part, channel, parts, channels, channels, 1) - m[None, :]
-        m2 += tl.sum(
-            load_tile(squares, part, channel, parts, channels, channels, 1) + step * step * count[:, None], 0
-        )
-    tl.store(out_mean + channel, m, mask=channel < channels)
-    tl.store(out_var + channel, m2 / total, mask=channel < channels)
+        step = _load_parts(mean, part, channel, parts, channels) - m[None, :]
+        m2 += tl.sum(_load_parts(squares, part, channel, parts, channels) + step * step * count[:, None], 0)
+    tl.store(out_mean + channel, m.to(tl.float32), mask=channel < channels)
+    tl.store(out_var + channel, (m2 / total).to(tl.float32), mask=channel < channels)
+
+
+@triton.jit
+def _load_parts(values, part, channel, parts, channels):
+    """(BLOCK_S, BLOCK_C) of what each part found, in float64; zero outside."""
+    inside = (part < parts)[:, None] & (channel < channels)[None, :]
+    return tl.load(values + part.to(tl.int64)[:, None] * channels + channel[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
 def _share(part, parts, positions, length, chunks):
     """How many values a part stands for; none beyond the last."""
     count = tl.minimum(length, positions - (part % chunks) * length)
-    return tl.where(part < parts, count, 0).to(tl.float32)
+    return tl.where(part < parts, count, 0).to(tl.float64)

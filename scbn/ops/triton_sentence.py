@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from scbn.ops.triton_launch import cut, on, statistics
+from scbn.ops.triton_launch import FUSED, cut, on, statistics
 from scbn.ops.triton_sentence_kernels import sentence_apply, sentence_dx, sentence_finish, sentence_reduce
 
 __all__ = ["backward", "forward", "statistics"]
@@ -25,7 +25,7 @@ def forward(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, e
     with on(x.device):
         sentence_apply[(triton.cdiv(positions, block_p), triton.cdiv(channels, block_c), samples)](
             x, y, gamma.contiguous(), beta.contiguous(), mean, var, eps,
-            positions, channels, x.stride(0), x.stride(2), x.stride(1), BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+            positions, channels, x.stride(0), x.stride(2), x.stride(1), BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, **FUSED,
         )  # fmt: skip
     return y
 
@@ -51,17 +51,17 @@ def backward(
     with on(x.device):
         sentence_reduce[(samples * chunks, triton.cdiv(channels, block_c))](
             x, dy, mean, var, eps, sums, positions, channels, length, chunks, *strides,
-            BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+            BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, **FUSED,
         )  # fmt: skip
         sentence_finish[(triton.cdiv(channels, 16),)](
             sums, gamma, dgamma, dbeta, means, samples, chunks, channels, 1 / (samples * positions),
-            BLOCK_S=32, BLOCK_C=16, num_warps=4,
+            BLOCK_S=32, BLOCK_C=16, num_warps=4, **FUSED,
         )  # fmt: skip
         if joint is not None:
             means = joint(means)
         sentence_dx[(triton.cdiv(positions, block_p), triton.cdiv(channels, block_c), samples)](
             x, dy, dx, gamma, mean, var, means, eps, positions, channels, *strides,
-            BLOCK_P=block_p, BLOCK_C=block_c, OF_BATCH=joint is not None, num_warps=4,
+            BLOCK_P=block_p, BLOCK_C=block_c, OF_BATCH=joint is not None, num_warps=4, **FUSED,
         )  # fmt: skip
     return dx, dgamma, dbeta
 

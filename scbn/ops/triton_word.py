@@ -24,7 +24,16 @@ import torch
 import triton
 from torch import Tensor
 
-from scbn.ops.triton_launch import capability, cut, on, product_kind, product_settings, statistics, word_blocks
+from scbn.ops.triton_launch import (
+    FUSED,
+    capability,
+    cut,
+    on,
+    product_kind,
+    product_settings,
+    statistics,
+    word_blocks,
+)
 from scbn.ops.triton_word_kernels import word_apply, word_dx, word_finish, word_reduce
 
 __all__ = ["backward", "forward", "statistics"]
@@ -55,7 +64,7 @@ def forward(
             x, y, keys, gamma, beta, own_gamma, own_beta, _bytes(padding, x), mean, var, eps, scale * math.log2(math.e),
             positions, channels, words, x.stride(0), x.stride(2), x.stride(1), _own_stride(own_gamma),
             BLOCK_P=block.positions, BLOCK_C=block.channels, WORDS=slots, HAS_PADDING=padding is not None,
-            num_warps=block.warps, num_stages=1, **product_settings(kind),
+            num_warps=block.warps, num_stages=1, **product_settings(kind), **FUSED,
         )  # fmt: skip
     return y
 
@@ -83,7 +92,7 @@ def backward(
     slots, (_, reduce, last) = word_blocks(words, channels, kind, capability(x.device))
     factor, mask, strides = scale * math.log2(math.e), _bytes(padding, x), (x.stride(0), x.stride(2), x.stride(1))
     shared = {"WORDS": slots, "HAS_PADDING": padding is not None}
-    tiles = {**shared, "num_stages": 1, **product_settings(kind)}
+    tiles = {**shared, "num_stages": 1, **product_settings(kind), **FUSED}
     narrow = channels <= reduce.channels
     length, chunks = cut(positions, reduce.positions, samples, x.device)
     sums = x.new_empty((samples * chunks, 3, slots, channels), dtype=torch.float32)
@@ -100,7 +109,7 @@ def backward(
         )  # fmt: skip
         word_finish[(samples, triton.cdiv(channels, 32))](
             sums, gamma, beta, own_gamma, mask, dgamma, dbeta, dkeys, totals,
-            chunks, samples, channels, words, scale, 1 / (samples * positions), _own_stride(own_gamma), BLOCK_C=32, num_warps=4, **shared,
+            chunks, samples, channels, words, scale, 1 / (samples * positions), _own_stride(own_gamma), BLOCK_C=32, num_warps=4, **shared, **FUSED,
         )  # fmt: skip
         summed = totals.sum(1)
         means = summed[2:] if joint is None else joint(summed[2:])
