@@ -1,5 +1,6 @@
 """Semantic-conditioned batch normalisation and its companions, from SD-GAN (CVPR 2019, arXiv 1904.01480)."""
 
+from scbn import ops as ops
 from scbn.attention import VisualSemanticEmbedding
 from scbn.attngan import retrofit_attngan
 from scbn.binding import checkpoint

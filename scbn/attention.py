@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from scbn import checks, functional
+from scbn.linear import as_input_of
 from scbn.text import TextFeatures
 
 
@@ -50,19 +53,28 @@ class VisualSemanticEmbedding(nn.Module):
         self.num_features, self.word_dim, self.scale = num_features, word_dim, scale
         self.word_proj = nn.Linear(word_dim, num_features, device=device, dtype=dtype)
 
+    if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
+
+        def __call__(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor: ...  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def forward(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """Embed the words of ``text`` at every position of ``x``."""
-        checks.visual(x, self.num_features)
-        checks.meets(x, next(self.parameters()))
-        keys, mask = project_words(self.word_proj, x, text, self.word_dim)
+        keys, mask = self._keys(x, text)
         return functional.visual_semantic_embedding(x, keys, padding_mask=mask, scale=self.scale)
 
     def attention(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """The word map (N, T, *spatial): how much each position attends to each word; see :func:`functional.word_attention`."""
-        checks.visual(x, self.num_features)
-        checks.meets(x, next(self.parameters()))
-        keys, mask = project_words(self.word_proj, x, text, self.word_dim)
+        keys, mask = self._keys(x, text)
         return functional.word_attention(x, keys, padding_mask=mask, scale=self.scale)
+
+    def _keys(self, x: Tensor, text: TextFeatures | Tensor) -> tuple[Tensor, Tensor | None]:
+        checks.visual(x, self.num_features)
+        checks.meets(x, self.word_proj)
+        return project_words(self.word_proj, x, text, self.word_dim)
+
+    def reset_parameters(self) -> None:
+        """Weights as when it was made."""
+        self.word_proj.reset_parameters()
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, word_dim={self.word_dim}, scale={self.scale}"
@@ -76,4 +88,4 @@ def project_words(
     if mask is not None:
         # Before the projection, so that what padding holds (NaN, say) reaches no gradient either.
         words = words.masked_fill(mask[:, :, None], 0)
-    return word_proj(words.to(next(word_proj.parameters()).dtype)), mask
+    return word_proj(as_input_of(word_proj, words)), mask

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scbn.ops.composed import hidden_words
-from scbn.retrofit import STOOD_FOR, norm_layers, retrofit
+from scbn.retrofit import STOOD_FOR, Cue, norm_layers, retrofit
 from scbn.retrofit_report import Retrofit
 from scbn.text import TextFeatures
 
@@ -45,7 +45,7 @@ class AttnGANText:
 
 def retrofit_attngan(
     netG: nn.Module,
-    layers: Mapping[str, str] | None = None,
+    layers: Mapping[str, Cue] | None = None,
     *,
     fix_mask: bool = False,
     hidden_dim: int | None = None,
@@ -80,8 +80,12 @@ def retrofit_attngan(
             "use scbn.retrofit with a text callable of your own"
         )
     if layers is None:
-        later = "sentence" if at[1] is None else "word"
-        wanted = {"h_net1.upsample*": "sentence", "h_net[2-9].upsample*": later, "h_net[2-9].*.upsample*": later}
+        later: Cue = "sentence" if at[1] is None else "word"
+        wanted: dict[str, Cue] = {
+            "h_net1.upsample*": "sentence",
+            "h_net[2-9].upsample*": later,
+            "h_net[2-9].*.upsample*": later,
+        }
         present = [norm.name for norm in norm_layers(netG)]
         layers = {p: cue for p, cue in wanted.items() if fnmatch.filter(present, p)}
         if not layers:

@@ -14,9 +14,11 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
+from scbn.norm import recomputing
 from scbn.sentence import SentenceSCBN
 from scbn.text import TextFeatures
 from scbn.word import WordSCBN
@@ -134,7 +136,8 @@ def unbind(model: nn.Module) -> None:
 def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Activation checkpointing inside a retrofitted model: torch's, with a snapshot of the text the model runs on.
 
-    Memory is saved by running ``function`` again in the backward. By then the model's call is over and its text gone
+    Memory is saved by running ``function`` again in the backward. The running statistics of scbn's layers move once all the
+    same (with torch's own, and in other norms, twice). By then the model's call is over and its text gone
     (kept, it would be the text of some later call), so plain ``torch.utils.checkpoint.checkpoint`` ends in an error.
 
     Args:
@@ -159,7 +162,23 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with _holding(holders, texts):
             return function(*again)
 
+    if not torch.compiler.is_compiling():  # which takes no contexts, and moves statistics once by itself
+        kwargs["context_fn"] = functools.partial(
+            _contexts, kwargs.get("context_fn", torch_checkpoint.noop_context_fn)
+        )
     return torch_checkpoint.checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+@contextlib.contextmanager
+def _both(first: Any, second: Any) -> Iterator[None]:
+    with first, second:
+        yield
+
+
+def _contexts(theirs: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """What the caller asked for, and, around the second run, statistics that stay."""
+    forward, again = theirs()
+    return forward, _both(again, recomputing())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import math
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from scbn.text import TextFeatures
 
@@ -64,8 +65,18 @@ def beside(name: str, tensor: Tensor, other: str, device: torch.device) -> None:
         )
 
 
+def not_symbolic(*values: object) -> None:
+    """Require values, not torch.fx's stand-ins for them."""
+    if any(type(value).__module__ == "torch.fx.proxy" for value in values):
+        raise ValueError(
+            "torch.fx.symbolic_trace cannot follow scbn, whose modules look at shapes and dtypes; use torch.export.export "
+            "or torch.compile, or a torch.fx.Tracer whose is_leaf_module takes the modules of scbn for leaves"
+        )
+
+
 def visual(x: Tensor, num_features: int | None) -> None:
     """Require a floating visual feature map with ``num_features`` channels."""
+    not_symbolic(x)
     if not isinstance(x, Tensor):
         raise ValueError(f"x must be a tensor of shape {LAYOUTS}, got {type(x).__name__}")
     if not 2 <= x.dim() <= 5:
@@ -84,38 +95,67 @@ def visual(x: Tensor, num_features: int | None) -> None:
         )
 
 
-def meets(x: Tensor, parameter: Tensor) -> None:
-    """Require a layer on x's device, and a float64 one for a float64 x: lower precision would be silently lost."""
-    beside("x", x, "the layer", parameter.device)
-    if x.dtype == torch.float64 and parameter.dtype != torch.float64:
+def at_hand(bn: nn.Module) -> None:
+    """Require a batch norm whose tensors are there to be read: the layer never calls it."""
+    held = getattr(bn, "weight", None)
+    if not isinstance(bn, _BatchNorm) or type(held).__name__ == "DTensor":
         raise ValueError(
-            f"x is float64 but the layer holds {parameter.dtype}; call layer.double(), or pass x.float()"
+            f"the layer reads the tensors of its batch norm and never calls it, so a tool that hooks onto it or wraps it "
+            f"(got {type(held).__name__} in {type(bn).__name__}) does not get its turn; apply the tool to the whole layer, "
+            "a stage or the model: fully_shard(layer); for FSDP, a policy with {SentenceSCBN, WordSCBN} and not with batch "
+            "norms"
         )
 
 
-def sentence_cue(text: TextFeatures | Tensor, x: Tensor, sentence_dim: int) -> tuple[Tensor, Tensor | None]:
-    """The sentence vectors of ``text`` and its padding mask, checked against ``x``."""
+def meets(x: Tensor, *holders: nn.Module) -> None:
+    """Require weights that are on x's device, and in float64 for a float64 x, or precision is lost.
+
+    Of the first of ``holders`` that has any, by attribute: replicas of DataParallel have no parameters, and quantised
+    layers none that is a tensor.
+    """
+    tensors = (getattr(holder, name, None) for holder in holders for name in ("weight", "running_mean"))
+    held = next((tensor for tensor in tensors if isinstance(tensor, Tensor)), None)
+    if held is None:
+        return
+    if held.is_meta and not x.is_meta:
+        raise ValueError(
+            "the layer's weights are on the meta device but x is not: give them memory (layer.to_empty(device=...), then "
+            "load_state_dict or reset_parameters), or, where hooks bring them at each call (accelerate's cpu_offload, "
+            "dispatch_model), pass preload_module_classes=['SentenceSCBN', 'WordSCBN']: the layer reads its batch norm's "
+            "tensors without calling it"
+        )
+    beside("x", x, "the layer", held.device)
+    if x.dtype == torch.float64 and held.dtype != torch.float64 and held.is_floating_point():
+        raise ValueError(f"x is float64 but the layer holds {held.dtype}; call layer.double(), or pass x.float()")
+
+
+def sentence_cue(
+    text: TextFeatures | Tensor, x: Tensor, sentence_dim: int, what: str = "x"
+) -> tuple[Tensor, Tensor | None]:
+    """The sentence vectors of ``text`` and its padding mask, checked against ``x``, which an error calls ``what``."""
     sentence, mask = (text.sentence, text.padding_mask) if isinstance(text, TextFeatures) else (text, None)
     if sentence is None:
         raise ValueError(
             "this layer needs the sentence cue, but text.sentence is None; pass TextFeatures(sentence=...) "
             f"of shape (N, {sentence_dim})"
         )
-    _cue("sentence", sentence, x, ("N", sentence_dim))
+    _cue("sentence", sentence, x, ("N", sentence_dim), what)
     if mask is not None:
         _mask(mask, sentence, text.words if isinstance(text, TextFeatures) else None)
     return sentence, mask
 
 
-def word_cue(text: TextFeatures | Tensor, x: Tensor, word_dim: int) -> tuple[Tensor, Tensor | None]:
-    """The word vectors of ``text`` and its padding mask, checked against ``x``."""
+def word_cue(
+    text: TextFeatures | Tensor, x: Tensor, word_dim: int, what: str = "x"
+) -> tuple[Tensor, Tensor | None]:
+    """The word vectors of ``text`` and its padding mask, checked against ``x``, which an error calls ``what``."""
     words, mask = (text.words, text.padding_mask) if isinstance(text, TextFeatures) else (text, None)
     if words is None:
         raise ValueError(
             "this layer needs the word cue, but text.words is None; pass TextFeatures(words=...) "
             f"of shape (N, T, {word_dim})"
         )
-    _cue("words", words, x, ("N", "T", word_dim))
+    _cue("words", words, x, ("N", "T", word_dim), what)
     if words.shape[1] == 0:
         raise ValueError(
             f"words must hold at least one word, got {words.shape=}; give an empty caption one word and mask it"
@@ -125,7 +165,7 @@ def word_cue(text: TextFeatures | Tensor, x: Tensor, word_dim: int) -> tuple[Ten
     return words, mask
 
 
-def _cue(name: str, cue: Tensor, x: Tensor, shape: tuple[str | int, ...]) -> None:
+def _cue(name: str, cue: Tensor, x: Tensor, shape: tuple[str | int, ...], what: str) -> None:
     want = f"({', '.join(str(axis) for axis in shape)})"
     if not isinstance(cue, Tensor):
         raise ValueError(
@@ -144,10 +184,11 @@ def _cue(name: str, cue: Tensor, x: Tensor, shape: tuple[str | int, ...]) -> Non
             f"{name} must be floating point, got {cue.dtype}; pass encoded features, not word indices"
         )
     dense(name, cue)
-    beside(name, cue, "x", x.device)
+    beside(name, cue, what, x.device)
     if cue.shape[0] != x.shape[0]:
         raise ValueError(
-            f"x and {name} must have the same batch size, got {x.shape=} and {name}.shape={tuple(cue.shape)}; "
+            f"{what} and {name} must have the same batch size, got {what}.shape={tuple(x.shape)} and "
+            f"{name}.shape={tuple(cue.shape)}; "
             "repeat the text once for every image of a caption"
         )
 
@@ -190,6 +231,7 @@ def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[s
 
 def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
     """Require two batches of feature vectors and one flag a pair."""
+    not_symbolic(v1, v2, same)
     for name, v in (("v1", v1), ("v2", v2)):
         if not isinstance(v, Tensor) or v.dim() != 2:
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__

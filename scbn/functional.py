@@ -21,8 +21,9 @@ from scbn.ops import compiled, composed, fused_sentence, fused_word
 class BatchNormState(NamedTuple):
     """What :func:`torch.nn.functional.batch_norm` takes besides ``x``, in one value.
 
-    ``num_batches`` is set where the running statistics are a cumulative average (``momentum=None``).
-    ``group`` is set where the statistics are shared between the processes of a group.
+    ``momentum=None``: the running statistics are the mean of all batches, of which ``num_batches_tracked`` counts those
+    before. ``group`` is set where the statistics are shared between the processes of a group. ``frozen``: the running
+    statistics stay, as in the second run of activation checkpointing.
     """
 
     running_mean: Tensor | None
@@ -30,16 +31,26 @@ class BatchNormState(NamedTuple):
     weight: Tensor | None
     bias: Tensor | None
     use_batch_statistics: bool
-    momentum: float
+    momentum: float | None
     eps: float
-    num_batches: Tensor | None = None
+    num_batches_tracked: Tensor | None = None
     group: torch.distributed.ProcessGroup | None = None
+    frozen: bool = False
+
+
+class _Statistics(NamedTuple):
+    """Of a batch: mean and variance (C,), and its values per channel; ``unbiased``: the variance is already."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor | int
+    unbiased: bool = False
 
 
 def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
     r"""Batch normalisation without scale and shift, :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`.
 
-    Updates the running statistics in place exactly as :class:`torch.nn.BatchNorm2d` does.
+    Updates the running statistics in place as :class:`torch.nn.BatchNorm2d` does.
 
     Args:
         x: ``(N, C, *spatial)`` float32 or float64.
@@ -48,23 +59,27 @@ def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
     Returns:
         ``x``'s shape and dtype.
     """
+    xhat, batch = _standardize(x, norm)
+    _track(norm, batch)
+    return xhat
+
+
+def _standardize(x: Tensor, norm: BatchNormState) -> tuple[Tensor, _Statistics | None]:
+    """xhat, and the batch's statistics where the running ones are to learn from them."""
     mean, var = norm.running_mean, norm.running_var
     if norm.use_batch_statistics and norm.group is not None:
-        return sync.normalize(x, mean, var, norm.momentum, norm.num_batches, norm.eps, norm.group)
-    if mean is None or var is None or not norm.use_batch_statistics:
-        mean = mean.to(x.dtype) if mean is not None else None
-        var = var.to(x.dtype) if var is not None else None
-        return F.batch_norm(x, mean, var, None, None, norm.use_batch_statistics, norm.momentum, norm.eps)
-    if norm.num_batches is None and mean.dtype == x.dtype:
-        return F.batch_norm(x, mean, var, None, None, True, norm.momentum, norm.eps)
-    # In copies, because batch_norm updates only statistics of x's dtype, and with a momentum known on the host.
+        xhat, batch_mean, batch_var, count = sync.normalize(x, norm.eps, norm.group)
+        return xhat, _Statistics(batch_mean, batch_var, count)
+    if not norm.use_batch_statistics and mean is not None and var is not None:
+        mean, var = mean.to(x.dtype), var.to(x.dtype)
+        return F.batch_norm(x, mean, var, None, None, False, 0.0, norm.eps), None
+    if mean is None or var is None or x.numel() == 0:  # an empty batch teaches nothing
+        return F.batch_norm(x, None, None, None, None, True, 0.0, norm.eps), None
+    # In copies, because batch_norm updates only statistics of x's dtype, with a momentum known on the host, and before
+    # the rest of the layer has succeeded.
     batch_mean, batch_var = torch.zeros_like(mean, dtype=x.dtype), torch.zeros_like(var, dtype=x.dtype)
     xhat = F.batch_norm(x, batch_mean, batch_var, None, None, True, 1.0, norm.eps)
-    if x.numel() > 0:  # an empty batch teaches nothing
-        with torch.no_grad():
-            sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
-            sync.update_running(var, batch_var, norm.momentum, norm.num_batches)
-    return xhat
+    return xhat, _Statistics(batch_mean, batch_var, x.numel() // x.shape[1], unbiased=True)
 
 
 def sentence_scbn(
@@ -87,14 +102,16 @@ def sentence_scbn(
         if empty is not None:
             gamma, beta = (table.masked_fill(empty[:, None], 0) for table in (gamma, beta))
         gamma, beta = _own(norm, x, gamma, beta)
-        path = ops.choose(x)
+        path = ops.choose(x, shared=_shared(norm))
         if path in ("tiled", "triton"):
-            flat, group = _dense(x), _group_name(norm)
+            flat, group = _dense(x, path), _group_name(norm)
             y, *batch = fused_sentence.sentence_norm(flat, gamma, beta, *_given(norm, x), norm.eps, group, path)
-            _track(norm, x, *batch)
-            return y.reshape(x.shape)
-        run = _modulation(path)
-        return run.sentence_modulate(x, normalize(x.to(_compute_dtype(x)), norm), gamma, beta)
+            _track(norm, _fused_statistics(norm, x, *batch))
+            return _like(x, y)
+        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm)
+        y = _modulation(path).sentence_modulate(x, xhat, gamma, beta)
+        _track(norm, batch)
+        return y
 
 
 def word_scbn(
@@ -136,14 +153,16 @@ def word_scbn(
             empty = padding_mask.all(1)[:, None]
             sentence_gamma, sentence_beta = (t.masked_fill(empty, 0) for t in (sentence_gamma, sentence_beta))
         tables = keys, gamma, beta, *_own(norm, x, sentence_gamma, sentence_beta), padding_mask
-        path = ops.choose(x, keys.shape[1])
+        path = ops.choose(x, keys.shape[1], shared=_shared(norm))
         if path in ("tiled", "triton"):
             settings = *_given(norm, x), norm.eps, scale, _group_name(norm), path
-            y, *batch = fused_word.word_norm(_dense(x), *tables, *settings)
-            _track(norm, x, *batch)
-            return y.reshape(x.shape)
-        run = _modulation(path)
-        return run.word_modulate(x, normalize(x.to(_compute_dtype(x)), norm), *tables, scale)
+            y, *batch = fused_word.word_norm(_dense(x, path), *tables, *settings)
+            _track(norm, _fused_statistics(norm, x, *batch))
+            return _like(x, y)
+        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm)
+        y = _modulation(path).word_modulate(x, xhat, *tables, scale)
+        _track(norm, batch)
+        return y
 
 
 def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -223,15 +242,43 @@ def _given(norm: BatchNormState, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Non
     return mean.to(_compute_dtype(x)), var.to(_compute_dtype(x))
 
 
-def _track(norm: BatchNormState, x: Tensor, batch_mean: Tensor, batch_var: Tensor, counted: Tensor) -> None:
-    """Move the running statistics towards the (joint) batch's, as batch_norm does by itself."""
-    mean, var = norm.running_mean, norm.running_var
-    if not norm.use_batch_statistics or mean is None or var is None:
+def _fused_statistics(
+    norm: BatchNormState, x: Tensor, mean: Tensor, var: Tensor, counted: Tensor
+) -> _Statistics | None:
+    if not norm.use_batch_statistics:
+        return None
+    return _Statistics(mean, var, counted if norm.group is not None else x.numel() // x.shape[1])
+
+
+def _track(norm: BatchNormState, batch: _Statistics | None) -> None:
+    """Count the batch and move the running statistics towards its own: the one place where they change.
+
+    After everything else, so that a failed call leaves no trace, and all at once, because a recomputation under
+    activation checkpointing may stop early.
+    """
+    if norm.frozen:
         return
-    count = counted if norm.group is not None else x.numel() // x.shape[1]
+    mean, var = norm.running_mean, norm.running_var
     with torch.no_grad():
-        sync.update_running(mean, batch_mean, norm.momentum, norm.num_batches)
-        sync.update_running(var, batch_var * (count / (count - 1)), norm.momentum, norm.num_batches)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        if batch is None or mean is None or var is None:
+            return
+        of_batch = batch.var
+        if not batch.unbiased:
+            count = batch.count
+            below = (count - 1).clamp(min=1) if isinstance(count, Tensor) else count - 1
+            of_batch = of_batch * (count / below)
+        if norm.momentum is not None:
+            weight: Tensor | float = norm.momentum
+        else:
+            assert norm.num_batches_tracked is not None
+            weight = 1 / norm.num_batches_tracked.to(batch.mean.dtype)
+        if isinstance(batch.count, Tensor):  # a joint batch without a value, in any process, teaches nothing
+            weight = weight * (batch.count > 0)
+        for running, new in ((mean, batch.mean), (var, of_batch)):
+            step = weight.to(running.dtype) if isinstance(weight, Tensor) else weight
+            running.lerp_(new.to(running.dtype), step)
 
 
 def _own(norm: BatchNormState, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -250,10 +297,24 @@ def _group_name(norm: BatchNormState) -> str:
     return "" if norm.group is None else norm.group.group_name
 
 
-def _dense(x: Tensor) -> Tensor:
+def _shared(norm: BatchNormState) -> bool:
+    return norm.group is not None and norm.use_batch_statistics
+
+
+def _dense(x: Tensor, path: ops.Path) -> Tensor:
     """(N, C, P), contiguous or with channels innermost: what the fused operations read, without a copy where x is so."""
     flat = x.flatten(2)
+    if path == "tiled":
+        return flat.to(_compute_dtype(x)).contiguous()
     return flat if flat.is_contiguous() or flat.mT.is_contiguous() else flat.contiguous()
+
+
+def _like(x: Tensor, y: Tensor) -> Tensor:
+    """What a fused operation returned, in x's shape, dtype and layout."""
+    y = y.reshape(x.shape).to(x.dtype)
+    if not composed.is_channels_last(x) or composed.is_channels_last(y):
+        return y
+    return y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor, nn
 
 from scbn import checks, functional
 
-REDUCTIONS = ("mean", "sum", "none", "feature_mean")
+Reduction = Literal["mean", "sum", "none", "feature_mean"]
+REDUCTIONS = get_args(Reduction)
 
 
 class SiameseContrastiveLoss(nn.Module):
@@ -44,10 +46,16 @@ class SiameseContrastiveLoss(nn.Module):
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.2, equations 2 and 3.
     """
 
-    def __init__(self, margin: float = 1.0, alpha: float = 0.1, reduction: str = "mean") -> None:
+    def __init__(self, margin: float = 1.0, alpha: float = 0.1, reduction: Reduction = "mean") -> None:
         super().__init__()
         checks.contrastive(margin, alpha, reduction, REDUCTIONS)
         self.margin, self.alpha, self.reduction = margin, alpha, reduction
+
+    if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
+
+        def __call__(
+            self, v1: Tensor | Sequence[Tensor], v2: Tensor | Sequence[Tensor], same: Tensor
+        ) -> Tensor: ...  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def forward(self, v1: Tensor | Sequence[Tensor], v2: Tensor | Sequence[Tensor], same: Tensor) -> Tensor:
         """The loss between the features ``v1`` and ``v2`` of the two branches."""

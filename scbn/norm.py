@@ -6,6 +6,9 @@ The norm is a child and not a base class: ``nn.SyncBatchNorm.convert_sync_batchn
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,9 +82,17 @@ class SCBN(nn.Module):
         layer.bn = bn
         return layer.train(bn.training)
 
+    def reset_parameters(self) -> None:
+        """Weights and statistics as when the layer was made: plain batch normalisation."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+
     def _check(self, x: Tensor) -> None:
         checks.visual(x, self.num_features)
-        checks.meets(x, next(self.parameters()))
+        checks.at_hand(self.bn)
+        checks.meets(x, self.bn, *(m for m in self.modules() if isinstance(m, nn.Linear)))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}"
@@ -97,7 +108,7 @@ def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
     group = _sync_group(bn) if use_batch and bn.training else None
     if use_batch and group is None and x.numel() == x.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
-    tracking, seen = bn.training and bn.track_running_stats, bn.num_batches_tracked
+    tracking = bn.training and bn.track_running_stats
     keep = tracking or not bn.training
     return BatchNormState(
         running_mean=bn.running_mean if keep else None,
@@ -105,17 +116,32 @@ def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
         weight=bn.weight,
         bias=bn.bias,
         use_batch_statistics=use_batch,
-        momentum=bn.momentum if bn.momentum is not None else 0.0,
+        momentum=bn.momentum,
         eps=bn.eps,
-        num_batches=seen + 1 if tracking and seen is not None and bn.momentum is None else None,
+        num_batches_tracked=bn.num_batches_tracked if tracking else None,
         group=group,
+        frozen=_recomputing(),
     )
 
 
-def count_batch(bn: _BatchNorm) -> None:
-    """Count a batch that has been normalised: after it, so that a failed one leaves no trace."""
-    if bn.training and bn.track_running_stats and bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
+@contextlib.contextmanager
+def recomputing() -> Iterator[None]:
+    """Within the block layers compute what they computed before, and their statistics stay: they have moved already."""
+    before = getattr(_mode, "recomputing", False)
+    _mode.recomputing = True
+    try:
+        yield
+    finally:
+        _mode.recomputing = before
+
+
+def _recomputing() -> bool:
+    # Compiled, a checkpointed region is recomputed by the compiler, which moves statistics once by itself.
+    return not torch.compiler.is_compiling() and getattr(_mode, "recomputing", False)
+
+
+# Of the thread: a backward on a GPU recomputes in one of its own.
+_mode = threading.local()
 
 
 def _sync_group(bn: _BatchNorm) -> dist.ProcessGroup | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,7 +25,8 @@ from scbn.norm import SCBN
 from scbn.retrofit_report import NormLayer, Retrofit, table
 from scbn.text import TextFeatures
 
-CUES = ("sentence", "word", "both")
+Cue = Literal["sentence", "word", "both"]
+CUES = get_args(Cue)
 # Where another replaced module keeps the one it stands for: no child, whose parameters would be there twice.
 STOOD_FOR = "_scbn_stood_for"
 
@@ -51,7 +52,7 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
 
 def retrofit(
     model: nn.Module,
-    layers: Mapping[str, str],
+    layers: Mapping[str, Cue],
     *,
     text: Callable[..., TextFeatures],
     sentence_dim: int | None = None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from scbn import checks, functional
-from scbn.norm import SCBN, batch_norm_state, count_batch
+from scbn.linear import ZeroHead, as_input_of
+from scbn.norm import SCBN, batch_norm_state
 from scbn.text import TextFeatures
 
 
@@ -54,15 +57,17 @@ class SentenceSCBN(SCBN):
         self.sentence_dim = sentence_dim
         self.mlp = sentence_mlp(num_features, sentence_dim, hidden_dim, device, dtype)
 
+    if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
+
+        def __call__(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor: ...  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def forward(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """Normalise ``x`` and modulate it with the sentence of ``text``."""
         self._check(x)
         sentence, mask = checks.sentence_cue(text, x, self.sentence_dim)
         gamma, beta = sentence_modulation(self.mlp, sentence, mask)
         empty = None if mask is None else mask.all(1)
-        y = functional.sentence_scbn(x, gamma, beta, batch_norm_state(self.bn, x), empty=empty)
-        count_batch(self.bn)
-        return y
+        return functional.sentence_scbn(x, gamma, beta, batch_norm_state(self.bn, x), empty=empty)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, sentence_dim={self.sentence_dim}"
@@ -78,9 +83,7 @@ def sentence_mlp(
     """The MLP from (N, D_s) to (N, 2C), gamma's half first, with its last layer at zero."""
     hidden_dim = sentence_dim if hidden_dim is None else hidden_dim
     checks.positive(sentence_dim=sentence_dim, hidden_dim=hidden_dim)
-    last = nn.Linear(hidden_dim, 2 * num_features, device=device, dtype=dtype)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    last = ZeroHead(hidden_dim, 2 * num_features, device=device, dtype=dtype)
     return nn.Sequential(nn.Linear(sentence_dim, hidden_dim, device=device, dtype=dtype), nn.ReLU(), last)
 
 
@@ -89,5 +92,6 @@ def sentence_modulation(mlp: nn.Sequential, sentence: Tensor, mask: Tensor | Non
     if mask is not None:
         # Before the MLP, so that what an empty caption's vector holds (NaN, say) reaches no gradient either.
         sentence = sentence.masked_fill(mask.all(1, keepdim=True), 0)
-    gamma, beta = mlp(sentence.to(next(mlp.parameters()).dtype)).chunk(2, 1)
+    first = mlp[0] if isinstance(mlp, nn.Sequential) else mlp  # wrapped by a tool
+    gamma, beta = mlp(as_input_of(first, sentence)).chunk(2, 1)
     return gamma, beta

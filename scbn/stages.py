@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scbn import checks
+from scbn.linear import as_input_of
 from scbn.sentence import SentenceSCBN
 from scbn.text import TextFeatures
 from scbn.word import WordSCBN
@@ -20,11 +22,15 @@ from scbn.word import WordSCBN
 MakeNorm = Callable[[int], nn.Module]
 """How a norm is made: called with the number of channels."""
 
-CUES = ("batch", "sentence", "word", "both")
+Cue = Literal["batch", "sentence", "word", "both"]
+"""The norms that have a name."""
+
+CUES = get_args(Cue)
+ActivationKind = Literal["glu", "relu", "leaky_relu"]
 START_SIZE = 4
 
 
-def norm_factory(norm: str | MakeNorm, sentence_dim: int, word_dim: int | None) -> MakeNorm:
+def norm_factory(norm: Cue | MakeNorm, sentence_dim: int, word_dim: int | None) -> MakeNorm:
     """The factory behind a name: ``"batch"`` (plain), ``"sentence"``, ``"word"`` or ``"both"``; a callable stays.
 
     Raises:
@@ -70,7 +76,7 @@ def takes_text(module: nn.Module) -> bool:
 class Activation(nn.Module):
     """``"glu"`` (halves the channels, as AttnGAN), ``"relu"`` or ``"leaky_relu"``."""
 
-    def __init__(self, kind: str = "glu") -> None:
+    def __init__(self, kind: ActivationKind = "glu") -> None:
         super().__init__()
         if kind not in ("glu", "relu", "leaky_relu"):
             raise ValueError(f"activation must be 'glu', 'relu' or 'leaky_relu', got {kind!r}")
@@ -90,7 +96,9 @@ class Activation(nn.Module):
 class UpBlock(nn.Module):
     """Twice the size: nearest upsampling, 3x3 convolution, norm, activation."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm: MakeNorm, activation: str = "glu") -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: MakeNorm, activation: ActivationKind = "glu"
+    ) -> None:
         super().__init__()
         self.activation = Activation(activation)
         width = out_channels * self.activation.width
@@ -108,7 +116,7 @@ class UpBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with plain batch norm around a shortcut, as in AttnGAN."""
 
-    def __init__(self, channels: int, activation: str = "glu") -> None:
+    def __init__(self, channels: int, activation: ActivationKind = "glu") -> None:
         super().__init__()
         act = Activation(activation)
         self.block = nn.Sequential(
@@ -135,7 +143,7 @@ class InitialStage(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, channels: int, size: int, norm: MakeNorm, *, activation: str = "glu"
+        self, in_features: int, channels: int, size: int, norm: MakeNorm, *, activation: ActivationKind = "glu"
     ) -> None:
         super().__init__()
         checks.positive(in_features=in_features, channels=channels, size=size)
@@ -168,7 +176,13 @@ class RefinementStage(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, residual_blocks: int, norm: MakeNorm, *, activation: str = "glu"
+        self,
+        in_channels: int,
+        channels: int,
+        residual_blocks: int,
+        norm: MakeNorm,
+        *,
+        activation: ActivationKind = "glu",
     ) -> None:
         super().__init__()
         checks.positive(in_channels=in_channels, channels=channels)
@@ -194,7 +208,7 @@ class ConditioningAugmentation(nn.Module):
 
     def forward(self, sentence: Tensor, condition_noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The condition, mu and logvar, (N, condition_dim) each."""
-        value, gate = self.fc(sentence.to(self.fc.weight.dtype)).chunk(2, 1)
+        value, gate = self.fc(as_input_of(self.fc, sentence)).chunk(2, 1)
         mu, logvar = (value * gate.sigmoid()).chunk(2, 1)
         if condition_noise is None:
             condition_noise = torch.randn_like(mu) if self.training else torch.zeros_like(mu)

@@ -1,7 +1,10 @@
 """Statistics shared between processes.
 
 ``nn.SyncBatchNorm`` marks a norm as shared, but its own forward applies no condition and refuses the CPU, so the
-statistics are gathered here, for every device, with plain differentiable operations.
+statistics are gathered here, for every device.
+
+Every process of a group must make the same collective calls in the same order, whatever its own part of the batch is
+like. So nothing here, nor what calls it, may depend on a local size: a process without any sample takes part too.
 """
 
 from __future__ import annotations
@@ -12,48 +15,47 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+if dist.is_available() and not dist.is_initialized():
+    # Its functions have the default group of the moment of their import as an argument's default, and torch imports it
+    # with the first custom operation that runs. A group kept so outlives destroy_process_group, and gloo's threads with it,
+    # one of which may then be ended by the interpreter's exit: "terminate called without an active exception".
+    import torch.distributed.nn.functional
+
 
 class _AllReduceSum(torch.autograd.Function):
     """The sum over all processes, forwards and backwards."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
+        ctx.group = group.group_name  # by name: a graph that is still there keeps no group alive
         total = tensor.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _AllReduceSum.apply(grads[0], ctx.group), None  # pyright: ignore[reportReturnType]
+        return _AllReduceSum.apply(grads[0], group_named(ctx.group)), None  # pyright: ignore[reportReturnType]
 
 
-def normalize(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: float,
-    num_batches: Tensor | None,
-    eps: float,
-    group: dist.ProcessGroup,
-) -> Tensor:
-    """Normalise ``x`` (N, C, *spatial) with the mean and variance of the joint batch of all processes of ``group``."""
+def normalize(x: Tensor, eps: float, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``x`` (N, C, *spatial) normalised by the joint batch of all processes of ``group``.
+
+    Returns:
+        xhat; mean and biased variance (C,) of the joint batch, and its values per channel (1,).
+    """
     axes = [axis for axis in range(x.dim()) if axis != 1]
     local = x.new_full((1,), x.numel() / x.shape[1])
     # Two small reductions, not one of sums of squares: those cancel where the mean is large.
     joint = _AllReduceSum.apply(torch.cat((x.sum(axes), local)), group)
     assert isinstance(joint, Tensor)
-    count = joint[-1].detach()
-    mean = joint[:-1] / count
+    count = joint[-1:].detach()
+    mean = joint[:-1] / count.clamp(min=1)
     centred = x - mean.reshape(1, -1, *(1,) * (x.dim() - 2))
     squares = _AllReduceSum.apply(centred.square().sum(axes), group)
     assert isinstance(squares, Tensor)
-    var = squares / count
-    if running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            update_running(running_mean, mean, momentum, num_batches)
-            update_running(running_var, squares / (count - 1), momentum, num_batches)
-    return centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
+    var = squares / count.clamp(min=1)
+    xhat = centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
+    return xhat, mean.detach(), var.detach(), count
 
 
 def joint_statistics(mean: Tensor, var: Tensor, count: int, group: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,26 +68,18 @@ def joint_statistics(mean: Tensor, var: Tensor, count: int, group: str) -> tuple
     dist.all_gather(members, local, group=group_named(group))
     means, variances, counts = torch.stack(members).split((len(mean), len(var), 1), 1)
     total = counts.sum(0)
-    joint = (means * counts).sum(0) / total
-    return joint, ((variances + (means - joint).square()) * counts).sum(0) / total, total
+    joint = (means * counts).sum(0) / total.clamp(min=1)
+    spread = (variances + (means - joint).square()) * counts
+    return joint, spread.sum(0) / total.clamp(min=1), total
 
 
 def joint_mean(means: Tensor, count: int, group: str) -> Tensor:
     """The mean over the joint batch of what each process gives as the mean of its ``count`` values."""
     total = torch.cat((means.flatten() * count, means.new_full((1,), count)))
     dist.all_reduce(total, group=group_named(group))
-    return (total[:-1] / total[-1]).reshape(means.shape)
+    return (total[:-1] / total[-1].clamp(min=1)).reshape(means.shape)
 
 
 def group_named(name: str) -> dist.ProcessGroup:
     """The group a custom operation was told by name, because an operation's arguments cannot be a group."""
     return dist.distributed_c10d._resolve_process_group(name)  # pyright: ignore
-
-
-def update_running(running: Tensor, batch: Tensor, momentum: float, num_batches: Tensor | None) -> None:
-    """Move a running statistic towards the batch's, in place: by ``momentum``, or as the mean of all batches."""
-    batch = batch.to(running.dtype)
-    if num_batches is None:
-        running.lerp_(batch, momentum)
-    else:
-        running.add_((batch - running) / num_batches)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.data._utils import collate
+from typing_extensions import Self
+
+Value = TypeVar("Value", bound=type)
 
 
+def known_to_torch(cls: Value) -> Value:
+    """A named tuple that exported programs may take and return, and that ``torch.load`` reads with ``weights_only``."""
+    pytree._register_namedtuple(cls, serialized_type_name=f"scbn.{cls.__name__}")
+    torch.serialization.add_safe_globals([cls])
+    return cls
+
+
+@known_to_torch
 class TextFeatures(NamedTuple):
     """What a text encoder knows of a batch of captions.
 
@@ -20,8 +35,78 @@ class TextFeatures(NamedTuple):
 
     Padding contributes exactly nothing, whatever it holds (NaN and inf included). A caption that is nothing
     but padding conditions on nothing: its ``sentence`` is ignored as well.
+
+    Fields are read by name, by unpacking, or, as of any tuple, by number. :meth:`select` picks captions; so does a
+    subscript that is no number: ``text[:2]`` is the first two captions. ``DataLoader`` stacks single captions (:meth:`stack`), and programs that take this
+    value can be exported and saved.
     """
 
     sentence: Tensor | None = None
     words: Tensor | None = None
     padding_mask: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """``function`` of each field that there is."""
+        return type(self)(*(None if field is None else function(field) for field in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Every field on another device or in another dtype; arguments as :meth:`torch.Tensor.to`. The mask stays bool."""
+        return self.map(
+            lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(*args, **kwargs).to(t.dtype)
+        )
+
+    def select(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        """The captions at ``index``: a number, a slice, a list of numbers, or a tensor of numbers or bool."""
+        if isinstance(index, tuple):
+            raise ValueError(
+                f"captions are picked by one index, got {index!r}; for words or features index a field"
+            )
+        return self.map(lambda t: t[index])
+
+    def __getitem__(self, index: Any) -> Any:
+        # By number, a field: programs that torch.export writes read a tuple so. All else would be a surprise.
+        return tuple.__getitem__(self, index) if isinstance(index, int) else self.select(index)
+
+    @classmethod
+    def stack(cls, captions: Sequence[TextFeatures]) -> Self:
+        """A batch of single captions, each without the axis N: shorter ones are padded, and the padding masked.
+
+        Args:
+            captions: with ``sentence`` (D_s,), ``words`` (T, D_w) and ``padding_mask`` (T,), as far as there are; all have
+                the same fields, but a mask is needed only where a caption has padding already.
+
+        Raises:
+            ValueError: no caption, or a sentence or words that only some have.
+        """
+        if len(captions) == 0:
+            raise ValueError("there is no batch of no captions; pass one at least")
+        for name in ("sentence", "words"):
+            present = [getattr(one, name) is not None for one in captions]
+            if any(present) != all(present):
+                raise ValueError(
+                    f"captions of one batch must have the same fields: {name} is None in {present.count(False)} of "
+                    f"{len(present)}"
+                )
+        sentences = [one.sentence for one in captions if one.sentence is not None]
+        words = [one.words for one in captions if one.words is not None]
+        masks = [one.padding_mask for one in captions if one.padding_mask is not None]
+        lengths = {len(one) for one in words}
+        if words and (masks or len(lengths) > 1):
+            masks = [
+                word.new_zeros(len(word), dtype=torch.bool) if one.padding_mask is None else one.padding_mask
+                for one, word in zip(captions, words, strict=True)
+            ]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return cls(
+            torch.stack(sentences) if sentences else None,
+            pad(words, batch_first=True) if words else None,
+            pad(masks, batch_first=True, padding_value=1.0) if masks else None,
+        )
+
+
+def _collate(batch: Sequence[TextFeatures], *, collate_fn_map: object = None) -> TextFeatures:
+    return TextFeatures.stack(batch)
+
+
+# DataLoader's default would stop at a field that is None.
+collate.default_collate_fn_map[TextFeatures] = _collate

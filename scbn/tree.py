@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from scbn import checks
 from scbn.attention import VisualSemanticEmbedding
 from scbn.stages import (
     ConditioningAugmentation,
+    Cue,
     InitialStage,
     MakeNorm,
     RefinementStage,
@@ -20,10 +21,11 @@ from scbn.stages import (
     per_stage,
     takes_text,
 )
-from scbn.text import TextFeatures
+from scbn.text import TextFeatures, known_to_torch
 from scbn.word import WordSCBN
 
 
+@known_to_torch
 class TreeOutput(NamedTuple):
     """What :class:`TreeGenerator` returns.
 
@@ -84,7 +86,7 @@ class TreeGenerator(nn.Module):
         base_size: int = 64,
         channels: int | Sequence[int] = 32,
         residual_blocks: int = 2,
-        norm: str | MakeNorm | Sequence[str | MakeNorm] = "both",
+        norm: Cue | MakeNorm | Sequence[Cue | MakeNorm] = "both",
         noise_dim: int = 100,
         condition_dim: int = 100,
         image_channels: int = 3,
@@ -117,6 +119,12 @@ class TreeGenerator(nn.Module):
         self._word_dims = sorted({m.word_dim for m in self.stages.modules() if isinstance(m, listening)})
         self.heads = nn.ModuleList(nn.Conv2d(width, image_channels, 3, padding=1, bias=False) for width in widths)
 
+    if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
+
+        def __call__(
+            self, noise: Tensor, text: TextFeatures, *, condition_noise: Tensor | None = None
+        ) -> TreeOutput: ...  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def forward(self, noise: Tensor, text: TextFeatures, *, condition_noise: Tensor | None = None) -> TreeOutput:
         """Generate the images of ``text`` from ``noise``.
 
@@ -126,6 +134,7 @@ class TreeGenerator(nn.Module):
             condition_noise: (N, condition_dim), the conditioning augmentation's epsilon; by default drawn in
                 training and 0 in eval mode.
         """
+        checks.not_symbolic(noise, text)
         if not isinstance(text, TextFeatures):
             raise ValueError(f"text must be a TextFeatures(sentence=..., words=...), got {type(text).__name__}")
         if not isinstance(noise, Tensor) or noise.dim() != 2 or noise.shape[1] != self.noise_dim:
@@ -134,11 +143,10 @@ class TreeGenerator(nn.Module):
                 f"noise must have shape (N, noise_dim) = (N, {self.noise_dim}), got {got}; "
                 f"draw it with torch.randn(len(sentence), {self.noise_dim})"
             )
-        parameter = next(self.parameters())
-        _check_noise("noise", noise, parameter)
-        sentence, mask = checks.sentence_cue(text, noise, self.sentence_dim)
+        _check_noise("noise", noise, self.augment.fc)
+        sentence, mask = checks.sentence_cue(text, noise, self.sentence_dim, "noise")
         for word_dim in self._word_dims:  # before any layer runs, so that an error changes no statistics
-            checks.word_cue(text, noise, word_dim)
+            checks.word_cue(text, noise, word_dim, "noise")
         if mask is not None:
             sentence = sentence.masked_fill(mask.all(1, keepdim=True), 0)
         if condition_noise is not None and not isinstance(condition_noise, Tensor):
@@ -147,7 +155,7 @@ class TreeGenerator(nn.Module):
             want = (len(noise), self.augment.condition_dim)
             raise ValueError(f"condition_noise must have shape {want}, got {condition_noise.shape=}")
         if condition_noise is not None:
-            _check_noise("condition_noise", condition_noise, parameter)
+            _check_noise("condition_noise", condition_noise, self.augment.fc)
         condition, mu, logvar = self.augment(sentence, condition_noise)
         h = torch.cat((condition, noise.to(condition.dtype)), 1)
         images = []
@@ -188,8 +196,10 @@ class TreeGenerator(nn.Module):
                 hook.remove()
 
 
-def _check_noise(name: str, noise: Tensor, parameter: Tensor) -> None:
+def _check_noise(name: str, noise: Tensor, linear: nn.Module) -> None:
     if not noise.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {name}.dtype={noise.dtype}")
     checks.dense(name, noise)
-    checks.beside(name, noise, "the generator", parameter.device)
+    weight: Any = getattr(linear, "weight", None)  # of replicas and quantised layers too
+    if isinstance(weight, Tensor) and not weight.is_meta:  # on meta, hooks bring it when it is used
+        checks.beside(name, noise, "the generator", weight.device)

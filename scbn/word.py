@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from scbn import checks, functional
 from scbn.attention import project_words
-from scbn.norm import SCBN, batch_norm_state, count_batch
+from scbn.linear import ZeroHead
+from scbn.norm import SCBN, batch_norm_state
 from scbn.sentence import sentence_mlp, sentence_modulation
 from scbn.text import TextFeatures
 
@@ -68,14 +71,15 @@ class WordSCBN(SCBN):
             raise ValueError(f"hidden_dim belongs to the sentence cue, got {hidden_dim=} without sentence_dim")
         self.word_dim, self.sentence_dim, self.scale = word_dim, sentence_dim, scale
         self.word_proj = nn.Linear(word_dim, num_features, device=device, dtype=dtype)
-        self.to_gamma = nn.Linear(num_features, num_features, device=device, dtype=dtype)
-        self.to_beta = nn.Linear(num_features, num_features, device=device, dtype=dtype)
-        for head in (self.to_gamma, self.to_beta):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.to_gamma = ZeroHead(num_features, num_features, device=device, dtype=dtype)
+        self.to_beta = ZeroHead(num_features, num_features, device=device, dtype=dtype)
         self.mlp = None
         if sentence_dim is not None:
             self.mlp = sentence_mlp(num_features, sentence_dim, hidden_dim, device, dtype)
+
+    if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
+
+        def __call__(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor: ...  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def forward(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """Normalise ``x`` and modulate every position with the words (and the sentence) of ``text``."""
@@ -91,7 +95,7 @@ class WordSCBN(SCBN):
                 )
             sentence, _ = checks.sentence_cue(text, x, self.sentence_dim)
             sentence_gamma, sentence_beta = sentence_modulation(self.mlp, sentence, mask)
-        y = functional.word_scbn(
+        return functional.word_scbn(
             x,
             keys,
             self.to_gamma(keys),
@@ -102,8 +106,6 @@ class WordSCBN(SCBN):
             sentence_gamma=sentence_gamma,
             sentence_beta=sentence_beta,
         )
-        count_batch(self.bn)
-        return y
 
     def attention(self, x: Tensor, text: TextFeatures | Tensor) -> Tensor:
         """The word map (N, T, *spatial), to look at: how much each position attends to each word.

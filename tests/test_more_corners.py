@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from torch import nn
 
 import scbn
 from scbn import TextFeatures, TreeGenerator, stages
-from scbn.ops import tiles
 
 
 class Nested(nn.Module):
@@ -48,16 +45,6 @@ def test_checkpointing_gives_the_text_a_gradient_where_x_asks_for_none() -> None
     model(torch.randn(2, 3, 4, 4), sentence).sum().backward()
     assert sentence.grad is not None
     assert model.norm.mlp[-1].weight.grad.any()
-
-
-def test_threads_are_kept_until_their_number_or_the_process_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "_pool", None)
-    first = tiles._executor(2)
-    assert tiles._executor(2) is first
-    second = tiles._executor(3)
-    assert second is not first
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert tiles._executor(3) is not second
 
 
 def test_a_norm_is_pytorchs_own_unless_said() -> None:

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 import torch
+from helpers_replicas import replica
 from hosts import (
     CODE,
     HOSTS,
@@ -324,19 +325,6 @@ def test_compiles_to_one_graph(training: bool) -> None:
                         a.grad, b.grad, rtol=1e-2, atol=1e-2 * float(b.grad.abs().max()) + 1e-5
                     )
         assert getattr(model, HOLDER).text is None
-
-
-def replica(model: nn.Module) -> nn.Module:
-    """As nn.parallel.replicate makes one, without a GPU."""
-    modules = list(model.modules())
-    copies = {id(m): m._replicate_for_data_parallel() for m in modules}
-    for module in modules:
-        made = copies[id(module)]
-        for name, child in module._modules.items():
-            made._modules[name] = None if child is None else copies[id(child)]
-        for name, parameter in module._parameters.items():
-            made._parameters[name] = parameter
-    return copies[id(model)]
 
 
 def test_replicas_in_threads_hear_their_own_text() -> None:

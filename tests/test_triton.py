@@ -37,7 +37,7 @@ def close(got, want, dtype) -> None:
 
 def run(function, module, x, text, weight):
     x = x.detach().clone().requires_grad_()
-    leaves = [t.detach().clone().requires_grad_() for t in text[:2]]
+    leaves = [t.detach().clone().requires_grad_() for t in (text.sentence, text.words)]
     y = function(module, x, TextFeatures(*leaves, text.padding_mask))
     (y * weight).sum().backward()
     return [y.detach(), x.grad, *[t.grad for t in leaves], *[p.grad for p in module.parameters()]]

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from examples.sdgan.config import Config
 from scbn import TextFeatures
 from scbn.functional import normalize
-from scbn.norm import batch_norm_state, count_batch
+from scbn.norm import batch_norm_state
 
 _BUFFERS = (
     "forward_sync_buffers"
@@ -79,7 +79,6 @@ class SharedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         y = normalize(input, batch_norm_state(self, input))
-        count_batch(self)
         if self.weight is None or self.bias is None:
             return y
         shape = (1, -1, *(1,) * (input.dim() - 2))

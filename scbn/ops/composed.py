@@ -47,7 +47,7 @@ def word_norm(
 def standardize(x: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, group: str = "") -> Tensor:
     """xhat, in float32 at least, with the (joint) batch's statistics where none are given."""
     if group and mean is None:
-        return sync.normalize(x.to(_compute_dtype(x)), None, None, 0.0, None, eps, sync.group_named(group))
+        return sync.normalize(x.to(_compute_dtype(x)), eps, sync.group_named(group))[0]
     return F.batch_norm(x.to(_compute_dtype(x)), mean, var, None, None, mean is None, 0.0, eps)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scbn.ops.composed import padding_logits
-from scbn.ops.tiles import each_sample, fit, statistics, tile_width
+from scbn.ops.tiles import fit, statistics, tile_buffer, tiles
 
 __all__ = ["backward", "forward", "statistics"]
 
@@ -34,23 +34,16 @@ def forward(
     """y of :func:`scbn.ops.fused_word.word_norm`."""
     keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
     level, rstd = _level(x, padding), (var + eps).rsqrt()
-    # The statistics go into the tables: y = x (a' G) + a' B, and xhat is never built.
-    scales = (gamma * rstd).mT.contiguous()
-    shifts = (beta - gamma * (rstd * mean)).mT.contiguous()
+    scales, shifts = (gamma * rstd).mT.contiguous(), beta.mT.contiguous()
     y = torch.empty_like(x)
-    tile = tile_width(x)
-
-    def sample(i: int) -> None:
-        attention, scaled = x.new_empty(keys.shape[1], tile), x.new_empty(x.shape[1], tile)
-        for start in range(0, x.shape[2], tile):
-            part = x[i, :, start : start + tile]
-            a, s = fit(attention, part.shape[1]), fit(scaled, part.shape[1])
-            a = _attend(i, keys, part, padding, level, a)
-            torch.mm(scales[i], a, out=s).mul_(part)
-            torch.addmm(s, shifts[i], a, out=s)
-            y[i, :, start : start + tile] = s
-
-    each_sample(sample, x.shape[0])
+    attention, centred, scaled = (tile_buffer(x, rows) for rows in (keys.shape[1], x.shape[1], x.shape[1]))
+    for s, p in tiles(x):
+        part = x[s, :, p]
+        a = _attend(keys[s], part, padding, level, s, fit(attention, part))
+        # Centred, not with the mean folded into the shifts, where a large one would cancel.
+        c = torch.sub(part, mean[:, None], out=fit(centred, part))
+        gain = torch.bmm(scales[s], a, out=fit(scaled, part))
+        y[s, :, p] = c.mul_(gain).baddbmm_(shifts[s], a)
     return y
 
 
@@ -73,45 +66,32 @@ def backward(
     keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
     level, rstd = _level(x, padding), (var + eps).rsqrt()
     scales = gamma * rstd
-    scales_t = scales.mT.contiguous()
+    scales_t, keys_t = scales.mT.contiguous(), keys.mT.contiguous()
     dx = torch.empty_like(x)
     dkeys, dgamma, dbeta = (torch.zeros_like(keys, memory_format=torch.contiguous_format) for _ in range(3))
-    tile = tile_width(x)
-
-    def sample(i: int) -> None:
-        words = keys.shape[1]
-        buffers = x.new_empty(x.shape[1], tile), x.new_empty(words, tile), x.new_empty(words, tile)
-        keys_t = keys[i].mT.contiguous()
-        for start in range(0, x.shape[2], tile):
-            part, up = x[i, :, start : start + tile], dy[i, :, start : start + tile]
-            u, a, d = (fit(buffer, part.shape[1]) for buffer in buffers)
-            a = _attend(i, keys, part, padding, level, a)
-            # Centred before it is summed: sums of dy x cancel where the mean is large.
-            torch.sub(part, mean[:, None], out=u).mul_(up)
-            dgamma[i].addmm_(a, u.mT)
-            dbeta[i].addmm_(a, up.mT)
-            torch.mm(scales[i], u, out=d).addmm_(beta[i], up)
-            d.sub_((d * a).sum(0, keepdim=True)).mul_(a)
-            dkeys[i].addmm_(d, part.mT)
-            torch.mm(scales_t[i], a, out=u).mul_(up)
-            torch.addmm(u, keys_t, d, out=u)
-            dx[i, :, start : start + tile] = u
-
-    each_sample(sample, x.shape[0])
+    products, attention, gradient = (tile_buffer(x, rows) for rows in (x.shape[1], keys.shape[1], keys.shape[1]))
+    for s, p in tiles(x):
+        part, up = x[s, :, p], dy[s, :, p]
+        u, d = fit(products, part), fit(gradient, part)
+        a = _attend(keys[s], part, padding, level, s, fit(attention, part))
+        # Centred before it is summed: sums of dy x cancel where the mean is large.
+        torch.sub(part, mean[:, None], out=u).mul_(up)
+        dgamma[s].baddbmm_(a, u.mT)
+        dbeta[s].baddbmm_(a, up.mT)
+        torch.bmm(scales[s], u, out=d).baddbmm_(beta[s], up)
+        d.sub_((d * a).sum(1, keepdim=True)).mul_(a)
+        dkeys[s].baddbmm_(d, part.mT)
+        torch.bmm(scales_t[s], a, out=u).mul_(up)
+        dx[s, :, p] = u.baddbmm_(keys_t[s], d)
     dgamma.mul_(rstd)
     if joint is not None:
-        count = x.shape[0] * x.shape[2]
-        means = torch.stack([(gamma * dbeta).sum((0, 1)), (gamma * dgamma).sum((0, 1))]) / count
-        mean_d, mean_dx = joint(means) * rstd
-        slope = mean_dx * rstd
-        offset = slope * mean - mean_d
-
-        def add(i: int) -> None:
-            for start in range(0, x.shape[2], tile):
-                part = dx[i, :, start : start + tile]
-                part.addcmul_(x[i, :, start : start + tile], slope[:, None], value=-1).add_(offset[:, None])
-
-        each_sample(add, x.shape[0])
+        count = max(1, x.shape[0] * x.shape[2])
+        means = joint(torch.stack([(gamma * dbeta).sum((0, 1)), (gamma * dgamma).sum((0, 1))]) / count)
+        mean_d, slope = (means[0] * rstd)[:, None], (means[1] * rstd * rstd)[:, None]
+        for s, p in tiles(x):
+            part = dx[s, :, p]
+            centred = torch.sub(x[s, :, p], mean[:, None], out=fit(products, part))
+            part.sub_(mean_d).addcmul_(centred, slope, value=-1)
     over = (0, 1) if own_gamma.dim() == 1 else 1
     own = torch.stack((dgamma.sum(over), dbeta.sum(over)))
     dkeys.mul_(scale)
@@ -147,10 +127,10 @@ def _level(x: Tensor, padding: Tensor | None) -> Tensor | None:
 
 
 def _attend(
-    i: int, keys: Tensor, part: Tensor, padding: Tensor | None, level: Tensor | None, out: Tensor
+    keys: Tensor, part: Tensor, padding: Tensor | None, level: Tensor | None, samples: slice, out: Tensor
 ) -> Tensor:
-    """Attention (T, tile) of the positions of sample i."""
-    logits = torch.mm(keys[i], part, out=out)
+    """Attention (k, T, tile) of the positions of a tile."""
+    logits = torch.bmm(keys, part, out=out)
     if padding is not None and level is not None:
-        logits.masked_fill_(padding[i, :, None], level[i])
-    return logits.softmax(0)
+        logits = torch.where(padding[samples, :, None], level[samples, None, None], logits)
+    return logits.softmax(1)

@@ -1,71 +1,76 @@
-"""Tiles of positions, samples shared between threads, and the statistics they give."""
+"""Tiles of positions of a few samples, small enough to stay in cache, and the statistics they give."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# Two megabytes of float32 a tile: small enough for a core's share of the last cache, large enough that Python's calls
-# do not count. 2^16 to 2^20 were measured; see docs/benchmark.md.
+# Two megabytes of float32 a tile and sample: small enough for a core's share of the last cache, large enough that Python's
+# calls do not count. 2^16 to 2^20 were measured; see docs/benchmark.md.
 VALUES = 1 << 19
-_pool: tuple[int, int, ThreadPoolExecutor] | None = None
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every channel of x (N, C, P): two passes, the second in tiles."""
-    n, _, positions = x.shape
-    mean = x.mean(2).mean(0)
-    tile = tile_width(x)
-    squares = torch.zeros(n, x.shape[1], dtype=x.dtype)
+    """Mean and biased variance of every channel of x (N, C, P), both zero for no values.
 
-    def sample(i: int) -> None:
-        shifted = x.new_empty(x.shape[1], tile)
+    Each tile is centred twice while it is in cache, by its mean and by what rounding left of that, or the rounding would
+    stand in the variance wherever the mean is large. The tiles' are merged in float64, as Chan, Golub, LeVeque (1983).
+    """
+    samples, channels, positions = x.shape
+    if samples * positions == 0:
+        return x.new_zeros(channels), x.new_zeros(channels)
+    counts, means, squares = [], [], []
+    buffer = tile_buffer(x, channels)
+    for s, p in tiles(x):
+        part = x[s, :, p]
+        rough = part.mean(2, keepdim=True)
+        centred = torch.sub(part, rough, out=fit(buffer, part))
+        missed = centred.mean(2).double()
+        missed = torch.where(missed.isfinite(), missed, 0)  # of an infinite value, whose mean is infinite
+        width = part.shape[2]
+        counts += [width] * part.shape[0]
+        means.append(rough[:, :, 0] + missed)
+        squares.append(torch.linalg.vector_norm(centred, dim=2).double().square() - width * missed.square())
+    count = means[0].new_tensor(counts)[:, None]
+    of_tile, total = torch.cat(means), samples * positions
+    mean = (of_tile * count).sum(0) / total
+    var = (torch.cat(squares) + (of_tile - mean).square() * count).sum(0) / total
+    return mean.to(x.dtype), var.clamp(min=0).to(x.dtype)
+
+
+def tiles(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Samples and positions of each tile of x (N, C, P).
+
+    As many samples at once as PyTorch has threads: its operations then share them out by themselves, a sample to a
+    thread, whose tile stays in that core's cache. Threads of our own would inherit no mode that is the thread's
+    (inference, grad, a default device), and setting their number would set it for the process.
+    """
+    samples, _, positions = x.shape
+    many, tile = _samples(x), tile_width(x)
+    for first in range(0, samples, many):
         for start in range(0, positions, tile):
-            part = x[i, :, start : start + tile]
-            out = torch.sub(part, mean[:, None], out=fit(shifted, part.shape[1]))
-            squares[i] += torch.linalg.vector_norm(out, dim=1).square()
-
-    each_sample(sample, n)
-    return mean, squares.sum(0) / (n * positions)
+            yield slice(first, min(first + many, samples)), slice(start, min(start + tile, positions))
 
 
 def tile_width(x: Tensor) -> int:
     return max(1, min(x.shape[2], VALUES // x.shape[1]))
 
 
-def fit(buffer: Tensor, width: int) -> Tensor:
-    """The buffer, or for the last tile a narrower one of its own: views of it would not be contiguous."""
-    return buffer if buffer.shape[1] == width else buffer.new_empty(buffer.shape[0], width)
+def tile_buffer(x: Tensor, rows: int) -> Tensor:
+    """Memory for ``rows`` numbers at each position of a tile of x."""
+    return x.new_empty(_samples(x), rows, tile_width(x))
 
 
-def each_sample(task: Callable[[int], None], count: int) -> None:
-    """Run ``task`` for every sample, on as many Python threads as torch would use.
-
-    Whole samples, because skinny products do not divide well from within.
-    """
-    threads = min(torch.get_num_threads(), count)
-    if threads < 2:
-        for i in range(count):
-            task(i)
-        return
-
-    def share(first: int) -> None:
-        # Both settings are of the thread: neither inference nor gradient mode is inherited by one of a pool.
-        with torch.no_grad():
-            for i in range(first, count, threads):
-                task(i)
-
-    for _ in _executor(threads).map(share, range(threads)):
-        pass
+def fit(buffer: Tensor, part: Tensor) -> Tensor:
+    """The buffer, or for the last tile a smaller one of its own: views of it would not be contiguous."""
+    samples, _, width = part.shape
+    if buffer.shape[0] == samples and buffer.shape[2] == width:
+        return buffer
+    return buffer.new_empty(samples, buffer.shape[1], width)
 
 
-def _executor(threads: int) -> ThreadPoolExecutor:
-    global _pool
-    # A forked child has the object but none of the threads.
-    if _pool is None or _pool[:2] != (os.getpid(), threads):
-        _pool = os.getpid(), threads, ThreadPoolExecutor(threads, "scbn", lambda: torch.set_num_threads(1))
-    return _pool[2]
+def _samples(x: Tensor) -> int:
+    whole = max(1, VALUES // max(1, x.shape[1] * x.shape[2]))  # as many as fit, where positions are few
+    return max(1, min(x.shape[0], whole * torch.get_num_threads()))

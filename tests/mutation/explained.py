@@ -28,7 +28,7 @@ EXPLAINED: dict[tuple[str, str, str, str], str] = {
     ): "only a GPU of sm_80 would tell",
     (
         "scbn/ops/__init__.py",
-        "get_device_properties",
+        "torch.version.cuda",
         "torch.version.cuda is not None",
         "torch.version.cuda is None",
     ): "only a GPU would tell",
@@ -69,8 +69,8 @@ EXPLAINED: dict[tuple[str, str, str, str], str] = {
     (
         "scbn/ops/tiled_sentence.py",
         "slope",
-        "slope is not None and offset is not None",
-        "slope is not None or offset is not None",
+        "slope is None or offset is None",
+        "slope is None and offset is None",
     ): f"{SAME}both are there, or neither",
 }
 
