@@ -91,6 +91,8 @@ def evaluate(options: Options, console: Console) -> Path:
     folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
     out = options.out or folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
+    for note in test.notes:
+        console.print(note, markup=False, highlight=False)
     if test is train:
         console.print("this data set has no held-out images: measured on what it was trained on")
 

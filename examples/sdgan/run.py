@@ -56,6 +56,8 @@ class Run:
         self.console = console if self.first else Console(quiet=True)
         torch.manual_seed(config.seed)
         self.train, self.test = self._open_data()
+        for note in dict.fromkeys((*self.train.notes, *self.test.notes)):
+            self.console.print(note, markup=False, highlight=False)
         words = (
             state["vocabulary"]
             if state

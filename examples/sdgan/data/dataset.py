@@ -41,6 +41,7 @@ class CaptionedImages:
         classes: (N,) int64, or ``None``.
         labels: (N, A) int64, attribute labels where they are known exactly, or ``None``.
         named: of each caption, the attributes that it names, where labels are known.
+        notes: what a person should know of how the files were read, a line each.
     """
 
     name: str
@@ -49,6 +50,7 @@ class CaptionedImages:
     classes: Tensor | None = None
     labels: Tensor | None = None
     named: list[list[list[str]]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from examples.sdgan.data.boxes import Box, around
 from examples.sdgan.data.dataset import DataError
 from examples.sdgan.data.reading import is_file
 
-Box = tuple[float, float, float, float]
 MEMORY = 2 << 30
 PIXELS = 1 << 26
 """Of the largest image that is decoded; one of a few bytes can declare so many that memory ends."""
@@ -32,7 +32,7 @@ class ImageFiles:
     Args:
         paths: of the images.
         size: pixels that will be asked for.
-        boxes: of each image (x, y, width, height), to crop around, or ``None``.
+        boxes: of each image, to crop around, or ``None``.
         progress: called with the number of files checked so far.
     """
 
@@ -43,7 +43,8 @@ class ImageFiles:
         boxes: Sequence[Box] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self.paths, self.boxes = list(paths), boxes
+        self.paths = list(paths)
+        self.boxes = None if boxes is None else [Box(*box) for box in boxes]
         self.stored = round(size * _SLACK)
         keep = len(self.paths) * 3 * self.stored**2 <= MEMORY
         self.memory = (
@@ -90,8 +91,10 @@ class ImageFiles:
                     )
                 image = _rgb(ImageOps.exif_transpose(image))
                 if self.boxes is not None:
-                    image = image.crop(_around(self.boxes[i], image.size))
+                    image = image.crop(around(self.boxes[i], image.size, path))
                 image = image.resize((self.stored, self.stored), Image.Resampling.BILINEAR)
+        except DataError:
+            raise
         except UnidentifiedImageError as error:
             raise DataError(
                 f"{path}: not a readable image (none of {', '.join(FORMATS)}, by its content)"
@@ -117,15 +120,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A square of 1.5 times the box's longer side around its centre, within the image, as in AttnGAN."""
-    x, y, width, height = box
-    radius = 0.75 * max(width, height)
-    cx, cy = x + width / 2, y + height / 2
-    left, top = max(0, int(cx - radius)), max(0, int(cy - radius))
-    right, bottom = min(size[0], int(cx + radius)), min(size[1], int(cy + radius))
-    if left >= right or top >= bottom:
-        raise ValueError(f"its bounding box {box} leaves nothing of {size[0]} x {size[1]} pixels")
-    return left, top, right, bottom
