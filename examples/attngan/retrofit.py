@@ -17,6 +17,7 @@ from examples.attngan.run import RetrofitRun
 from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
+from examples.sdgan.devices import ProcessStopped
 from examples.sdgan.loop import NotFinite
 
 
@@ -84,10 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True)
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
-        config.out.mkdir(parents=True, exist_ok=True)
         o = options
         RetrofitRun(config, o.before_steps, o.checkpoint, o.repo, o.warm_up, o.fix_mask, console).go()
-    except (CheckpointError, DataError, NotFinite, ValueError, OSError) as error:
+    except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 2
     except KeyboardInterrupt:

@@ -121,6 +121,7 @@ class AblationRun(Run):
     """Encoders of one seed, and the variants trained with them."""
 
     base_config: Config
+    again = "start again"
 
     def measure_variant(self, name: str, variant: Variant, options: Options, tools: Tools) -> dict[str, Any]:
         """Train one variant from the start; returns its record."""

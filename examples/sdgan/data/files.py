@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from examples.sdgan.data.boxes import Box, around
-from examples.sdgan.data.dataset import DataError
+from examples.sdgan.data.dataset import DataError, digest
 from examples.sdgan.data.reading import is_file
 
 MEMORY = 2 << 30
@@ -20,6 +21,7 @@ PIXELS = 1 << 26
 """Of the largest image that is decoded; one of a few bytes can declare so many that memory ends."""
 # Not all that Pillow knows: for some, such as EPS, it starts another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_HASHED = 1 << 26  # What lies behind a picture may be of any length.
 _SLACK = 76 / 64  # AttnGAN resizes to this much more than it crops.
 
 
@@ -51,14 +53,18 @@ class ImageFiles:
             torch.empty(len(self.paths), 3, self.stored, self.stored, dtype=torch.uint8) if keep else None
         )
 
-        def check(i: int) -> None:
+        def check(i: int) -> str:
             pixels = self._decode(i)
             if self.memory is not None:
                 self.memory[i] = pixels
+            return _content(self.paths[i])
 
+        found = []
         with ThreadPoolExecutor() as pool:
-            for done, _ in enumerate(pool.map(check, range(len(self.paths))), 1):
+            for done, content in enumerate(pool.map(check, range(len(self.paths))), 1):
+                found.append(content)
                 progress(done)
+        self.content = {"files": digest(found), "boxes": digest(self.boxes and [box[:4] for box in self.boxes])}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -102,6 +108,12 @@ class ImageFiles:
         except Exception as error:
             raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _content(path: Path) -> str:
+    """Of a file that was decoded, what tells it from any other."""
+    with path.open("rb") as file:
+        return hashlib.blake2b(file.read(_HASHED), digest_size=16).hexdigest() + f" {path.stat().st_size}"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
