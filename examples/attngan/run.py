@@ -20,6 +20,7 @@ from examples.attngan.sheet import side_by_side
 from examples.sdgan import fidelity, pictures
 from examples.sdgan.config import Config
 from examples.sdgan.devices import leaving_is_told, together
+from examples.sdgan.enough import check_rivals
 from examples.sdgan.gan import GanTraining
 from examples.sdgan.loop import progress_bar
 from examples.sdgan.measure import measure
@@ -72,7 +73,9 @@ class RetrofitRun(Run):
             entry = load_weights(self.host, self.loaded)
             check_images(self.host, self.config, self.loaded)
             self.console.print(f"weights of {self.loaded}{f', its entry {entry}' if entry else ''}", markup=False)
-        return super()._prepare()
+        state = super()._prepare()
+        check_rivals(self.test, _QUERIES)
+        return state
 
     def go(self) -> None:
         """All phases, then the sheet and the numbers."""
