@@ -17,7 +17,7 @@ from examples.attngan.run import RetrofitRun
 from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
-from examples.sdgan.devices import ProcessStopped
+from examples.sdgan.devices import ProcessStopped, leave
 from examples.sdgan.loop import NotFinite
 
 
@@ -93,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; weights so far are in checkpoint.pt, if a step was done")
         return 130
+    finally:
+        leave()
     console.print(f"done: look at retrofit.png, samples.png and metrics.json in {config.out.resolve()}")
     return 0
 

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -213,15 +213,15 @@ def together(fabric: Fabric, work: Callable[[], T], first_only: bool = False) ->
             result = work()
         except (Exception, KeyboardInterrupt) as error:
             failure = error
+    if not anyone(fabric, failure is not None):
+        return result
     reason = None if failure is None else str(failure) or type(failure).__name__
     reasons: list[Any] = [None] * fabric.world_size
     dist.all_gather_object(reasons, reason)
     if failure is not None:
         raise failure
-    for rank, told in enumerate(reasons):
-        if told is not None:
-            raise ProcessStopped(f"stopped, for process {rank} cannot go on: {told}")
-    return result
+    rank, told = next((rank, told) for rank, told in enumerate(reasons) if told is not None)
+    raise ProcessStopped(f"stopped, for process {rank} cannot go on: {told}")
 
 
 def same_everywhere(fabric: Fabric, value: Any, what: str) -> None:
@@ -245,8 +245,17 @@ def leaving_is_told(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if fabric.world_size == 1 or not _CONNECTION.search(str(error)):
+        # Errors of ours are of a type of their own; their words may be any.
+        ours = type(error) is not RuntimeError and not isinstance(error, dist.DistError)
+        if fabric.world_size == 1 or ours or not _CONNECTION.search(str(error)):
             raise
         raise ProcessStopped(
             f"stopped, for another process has ended; its own message says why ({str(error).splitlines()[0]:.200})"
         ) from error
+
+
+def leave() -> None:
+    """End what the processes have in common; left to the end of Python, threads of gloo sometimes abort it."""
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        with suppress(RuntimeError):
+            dist.destroy_process_group()

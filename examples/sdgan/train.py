@@ -13,7 +13,7 @@ from rich.console import Console
 from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
-from examples.sdgan.devices import ProcessStopped
+from examples.sdgan.devices import ProcessStopped, leave
 from examples.sdgan.loop import NotFinite
 from examples.sdgan.run import Run
 
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "what was trained is in checkpoint.pt, continue with the same command and --resume"
         console.print(f"stopped; {hint if saved else 'nothing was trained yet'}")
         return 130
+    finally:
+        leave()
     run.console.print(
         f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"
     )

@@ -16,6 +16,7 @@ from test_processes import ROOT, environment
 from test_training import TINY
 
 from examples.sdgan.devices import ProcessStopped, leaving_is_told, same_everywhere, together
+from examples.sdgan.loop import NotFinite
 
 # Every place where one process may fail while the others go on to wait for it.
 SCRIPT = """
@@ -95,7 +96,7 @@ def test_what_stops_one_process_stops_all(
 
 def _stops(rank: int, path: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=2)
-    fabric = cast(Any, SimpleNamespace(world_size=2, is_global_zero=rank == 0))
+    fabric = cast(Any, SimpleNamespace(world_size=2, is_global_zero=rank == 0, device="cpu"))
     assert together(fabric, lambda: rank) == rank
     assert together(fabric, lambda: rank, first_only=True) == (0 if rank == 0 else None)
 
@@ -132,3 +133,6 @@ def test_one_process_alone_has_its_own_errors() -> None:
         together(fabric, lambda: {}["x"])
     with pytest.raises(RuntimeError, match="Connection closed"), leaving_is_told(fabric):
         raise RuntimeError("Connection closed by peer")
+    two = cast(Any, SimpleNamespace(world_size=2))
+    with pytest.raises(NotFinite, match="/home/peer"), leaving_is_told(two):
+        raise NotFinite("weights are not finite; /home/peer/checkpoint.pt stays as it was")
