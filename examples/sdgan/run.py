@@ -34,7 +34,7 @@ from examples.sdgan.measure import measure
 from examples.sdgan.pretrain import EncoderTraining
 from examples.sdgan.resume import broken_part, changed_data, changed_options
 from examples.sdgan.sampler import Sampler
-from examples.sdgan.vocabulary import Vocabulary
+from examples.sdgan.vocabulary import Vocabulary, tokenize
 
 _GRID, _SHEET, _STANDING_BATCHES = 24, 5, 20
 
@@ -83,6 +83,12 @@ class Run:
             else Vocabulary.of((c for cs in self.train.captions for c in cs), config.encoder.min_count).words[2:]
         )
         self.vocabulary = Vocabulary(words)
+        long = [len(tokenize(c)) > config.encoder.words for captions in self.train.captions for c in captions]
+        if 2 * sum(long) > len(long):
+            share = f"{sum(long) / len(long):.0%} of the captions"
+            self.console.print(
+                f"{share} are longer than --encoder.words {config.encoder.words}: of these, some words are heard"
+            )
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
         # A checkpoint brings Inception's weights too: the file they came from may be gone.
         self.image = image_encoder(config, "random" if state else None)
@@ -241,7 +247,7 @@ class Run:
             for name, value in checkpoint.tensors_within("", state.get(part)):
                 if not checkpoint.is_finite(value):
                     raise NotFinite(f"weights are not finite ({part}: {name[1:]}); {self.path} stays as it was")
-        checkpoint.save(state, self.path, self.again)
+        checkpoint.save(state, self.path, **({} if self.again == "--resume" else {"again": self.again}))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run or a sampler needs."""

@@ -210,6 +210,8 @@ def test_boxes_may_touch_the_border_and_be_rounded(box: str, tmp_path: Path) -> 
 
 def test_boxes_of_names_with_spaces_and_other_endings(tmp_path: Path) -> None:
     assert len(cub(with_boxes(tmp_path, "0 0 50 50", "1 1 60 60", ending=".png"), "train", 32)) == 2
+    (tmp_path / "images.txt").write_text("1\t000.A/a bird 0.jpg\n2  001.A/a bird 1.jpg\n")
+    assert len(cub(tmp_path, "train", 32)) == 2
     (tmp_path / "images.txt").write_text("1 000.A/a bird 0.jpg\n2\n")
     with pytest.raises(DataError, match=r"images.txt: line 2: expected 'number CLASS/NAME.jpg', got '2'"):
         cub(tmp_path, "train", 32)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hostile import picture
 from PIL import Image
+from rich.console import Console
 from test_layouts import write
 from test_training import TINY, run
 
@@ -20,6 +21,7 @@ from examples.sdgan import checkpoint, fidelity, train
 from examples.sdgan.config import EncoderOptions
 from examples.sdgan.data import toy
 from examples.sdgan.data.cub import cub
+from examples.sdgan.run import Run
 
 CUB = ["--data", "cub", "--log", "none", "--workers", "0", "--accelerator", "cpu"]
 NAMES = [f"00{i % 3}.A/bird {i}" for i in range(9)]
@@ -210,3 +212,13 @@ def test_a_broken_optimizer_is_not_saved(tmp_path: Path, monkeypatch: pytest.Mon
     assert run(tmp_path, "--log", "none") == 2
     assert "weights are not finite (gan: optimizer_d." in capsys.readouterr().out
     assert checkpoint.load(tmp_path / "checkpoint.pt")["gan_step"] == 3
+
+
+def test_captions_longer_than_the_encoder_hears_are_told(tmp_path: Path, capsys) -> None:
+    root = photographs(tmp_path / "cub")
+    for path in (root / "text").glob("00?.A/*.txt"):
+        path.write_text("\u8fd9\u53ea\u9e1f" * 9, encoding="utf-8")
+    arguments = [*TINY, *CUB, "--steps", "1", "--encoder-steps", "1", "--root", str(root)]
+    config = train.parse([*arguments, "--out", str(tmp_path / "out")])
+    Run(config, Console(soft_wrap=True))
+    assert "100% of the captions are longer than --encoder.words 18" in capsys.readouterr().out

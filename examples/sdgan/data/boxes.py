@@ -40,10 +40,10 @@ def read_boxes(folder: Path, names: Sequence[str]) -> list[Box] | None:
         return None
     numbers: dict[str, str] = {}
     for line, text in numbered_lines(index).items():
-        number, _, name = text.partition(" ") if " " in text else text.partition("\t")
-        if not name.strip():
+        number, *name = text.split(maxsplit=1)
+        if not name:
             raise DataError(f"{index}: line {line}: expected 'number CLASS/NAME.jpg', got {text!r:.80}")
-        numbers[_key(name)] = number
+        numbers[_key(name[0])] = number
     rows = {text.split()[0]: (line, text.split()) for line, text in numbered_lines(path).items()}
     boxes = []
     for name in names:
