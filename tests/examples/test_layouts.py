@@ -208,6 +208,13 @@ def test_boxes_may_touch_the_border_and_be_rounded(box: str, tmp_path: Path) -> 
     assert len(cub(with_boxes(tmp_path, box, box), "train", 32)) == 2
 
 
+def test_boxes_of_smaller_images_are_told(tmp_path: Path) -> None:
+    boxes = [f"{i} {i} {227 / 2 - i} {200 / 2 - i}" for i in range(24)]
+    (note,) = cub(with_boxes(tmp_path / "a", *boxes), "train", 32).notes
+    assert "no bounding box of 24 reaches beyond 50% of its image" in note
+    assert not cub(with_boxes(tmp_path / "b", *boxes, "100 100 127 50"), "train", 32).notes
+
+
 def test_boxes_of_names_with_spaces_and_other_endings(tmp_path: Path) -> None:
     assert len(cub(with_boxes(tmp_path, "0 0 50 50", "1 1 60 60", ending=".png"), "train", 32)) == 2
     (tmp_path / "images.txt").write_text("1\t000.A/a bird 0.jpg\n2  001.A/a bird 1.jpg\n")

@@ -70,6 +70,11 @@ def _box(where: str, words: list[str]) -> Box:
     return Box(x, y, width, height, where)
 
 
+def reach(box: Box, size: tuple[int, int]) -> float:
+    """How far to the right or down a box reaches, as a share of the image."""
+    return max((box.x + box.width) / size[0], (box.y + box.height) / size[1])
+
+
 def around(box: Box, size: tuple[int, int], path: Path) -> tuple[int, int, int, int]:
     """A square of 1.5 times the box's longer side around its centre, within the image, as in AttnGAN.
 

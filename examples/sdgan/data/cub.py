@@ -25,6 +25,8 @@ CAPTIONS = {"cub": 10, "coco": 5}
 """Of each image in AttnGAN's captions.pickle."""
 LETTERS = 1 << 27
 """Of all captions of a pickle; CUB's have a tenth."""
+# Of boxes of images half as large, none reaches beyond the middle; of CUB's, many touch the border.
+_MANY, _REACH = 20, 0.7
 _SPECIAL = re.compile(r"<[^<>\s]*>")
 _LAYOUT = "images/CLASS/NAME.jpg with text/CLASS/NAME.txt"
 
@@ -87,6 +89,11 @@ def listed(
     if why:
         notes.append(f"{told} ({split}): {why}; trained without them (layout of classes: {_LAYOUT})")
     images = ImageFiles(found.paths, size, boxes, progress)
+    if boxes and len(boxes) >= _MANY and images.reach < _REACH:
+        notes.append(
+            f"{told} ({split}): no bounding box of {len(boxes):,} reaches beyond {images.reach:.0%} of its image; if the "
+            "images were made larger than those that the boxes are of, scale the boxes too"
+        )
     return CaptionedImages(f"{told} ({split})", images, captions, classes, notes=(*found.notes, *notes))
 
 

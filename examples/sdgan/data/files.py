@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from examples.sdgan.data.boxes import Box, around
+from examples.sdgan.data.boxes import Box, around, reach
 from examples.sdgan.data.dataset import DataError, digest
 from examples.sdgan.data.reading import is_file
 
@@ -48,6 +48,8 @@ class ImageFiles:
         self.paths = list(paths)
         self.boxes = None if boxes is None else [Box(*box) for box in boxes]
         self.stored = round(size * _SLACK)
+        # How far boxes reach, as a share of their images: boxes of smaller images all lie at the upper left.
+        self.reach = 0.0
         keep = len(self.paths) * 3 * self.stored**2 <= MEMORY
         self.memory = (
             torch.empty(len(self.paths), 3, self.stored, self.stored, dtype=torch.uint8) if keep else None
@@ -97,6 +99,7 @@ class ImageFiles:
                     )
                 image = _rgb(ImageOps.exif_transpose(image))
                 if self.boxes is not None:
+                    self.reach = max(self.reach, reach(self.boxes[i], image.size))
                     image = image.crop(around(self.boxes[i], image.size, path))
                 image = image.resize((self.stored, self.stored), Image.Resampling.BILINEAR)
         except DataError:
