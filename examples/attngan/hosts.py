@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from examples.attngan.generator import Generator
-from examples.sdgan.checkpoint import reason_of
 from examples.sdgan.config import Config
+from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
+
+_SIZES = "; set --train.generator.* and --train.encoder.dim to the sizes it was trained with"
 
 
 class HostError(ValueError):
@@ -39,35 +41,47 @@ def build_host(config: Config, repo: Path | None) -> nn.Module:
     return Generator(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base)
 
 
-def load_weights(host: nn.Module, path: Path) -> None:
-    """Load a generator's checkpoint in either layout people have: the state dict itself, or one within a dict.
+def load_weights(host: nn.Module, path: Path) -> str:
+    """Load a generator's checkpoint in whatever layout people have, see :func:`state_dict_for`.
+
+    Returns:
+        The entry of the file that was taken, ``""`` for the file itself.
 
     Raises:
-        HostError: the file is missing, broken, holds code, or its weights do not fit.
+        HostError: the file is missing, broken, holds code, its weights do not fit, or are not finite.
     """
     if not path.is_file():
         raise HostError(f"--checkpoint {path}: no such file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file may raise anything
-        raise HostError(
-            f"--checkpoint {path}: broken, or more than weights, which is not loaded ({reason_of(error)})"
-        ) from error
-    for name in ("state_dict", "netG", "generator", "model", "G", "ema"):
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-            break
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise HostError(f"--checkpoint {path}: neither a state dict nor a dict that holds one")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    try:
-        host.load_state_dict(state)
+        match = state_dict_for(host.state_dict(), read_weights(path))
+        host.load_state_dict(match.state)
+    except WeightsError as error:
+        reason = str(error).replace("does not fit:", "does not fit this generator:")
+        raise HostError(f"--checkpoint {path}: {reason}{_SIZES if 'fit this' in reason else ''}") from error
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise HostError(
-            f"--checkpoint {path}: does not fit this generator ({' '.join(lines[1:3]).strip()}); set --train.generator.* and "
-            "--train.encoder.dim to the sizes it was trained with"
+            f"--checkpoint {path}: does not fit this generator ({' '.join(lines[1:3]).strip()}){_SIZES}"
         ) from error
+    return match.entry
+
+
+def check_images(host: nn.Module, config: Config, path: Path) -> None:
+    """Make two images: finite weights may make none (a variance below zero, weights that overflow).
+
+    Raises:
+        HostError: they are not finite.
+    """
+    dim, g = config.encoder.dim, config.generator
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(0)
+        training = host.training
+        images = host.eval()(torch.randn(2, g.noise_dim), torch.zeros(2, dim), torch.zeros(2, dim, 2), None)[0]
+        host.train(training)
+    if not all(bool(image.isfinite().all()) for image in images):
+        raise HostError(
+            f"--checkpoint {path}: its weights are finite, but the images they make are not; use an earlier checkpoint"
+        )
 
 
 def _upstream(repo: Path, config: Config) -> nn.Module:

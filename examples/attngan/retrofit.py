@@ -17,6 +17,7 @@ from examples.attngan.run import RetrofitRun
 from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
+from examples.sdgan.devices import ProcessStopped, leave
 from examples.sdgan.loop import NotFinite
 
 
@@ -84,15 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True)
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
-        config.out.mkdir(parents=True, exist_ok=True)
         o = options
         RetrofitRun(config, o.before_steps, o.checkpoint, o.repo, o.warm_up, o.fix_mask, console).go()
-    except (CheckpointError, DataError, NotFinite, ValueError, OSError) as error:
+    except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 2
     except KeyboardInterrupt:
         console.print("stopped; weights so far are in checkpoint.pt, if a step was done")
         return 130
+    finally:
+        leave()
     console.print(f"done: look at retrofit.png, samples.png and metrics.json in {config.out.resolve()}")
     return 0
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from rich.console import Console
 from torch import Tensor
 
 from examples.attngan.adapter import Adapter
-from examples.attngan.hosts import build_host, load_weights
+from examples.attngan.hosts import build_host, check_images, load_weights
 from examples.attngan.sheet import side_by_side
 from examples.sdgan import fidelity, pictures
 from examples.sdgan.config import Config
+from examples.sdgan.devices import leaving_is_told, together
+from examples.sdgan.enough import check_rivals
 from examples.sdgan.gan import GanTraining
 from examples.sdgan.loop import progress_bar
 from examples.sdgan.measure import measure
@@ -42,6 +45,8 @@ class RetrofitRun(Run):
         console: where progress goes.
     """
 
+    again = "start again"
+
     def __init__(
         self,
         config: Config,
@@ -52,15 +57,32 @@ class RetrofitRun(Run):
         fix_mask: bool,
         console: Console,
     ) -> None:
-        # Before anything is trained: a file that does not fit should not be found out after the encoders.
-        self.host = build_host(config, repo)
-        if checkpoint is not None:
-            load_weights(self.host, checkpoint)
-        self.loaded, self.before_steps, self.warm_up, self.fix_mask = checkpoint, before_steps, warm_up, fix_mask
+        self.repo, self.loaded, self.before_steps, self.warm_up, self.fix_mask = (
+            repo,
+            checkpoint,
+            before_steps,
+            warm_up,
+            fix_mask,
+        )
         super().__init__(config, console)
+
+    def _prepare(self) -> dict[str, Any] | None:
+        # Before anything is trained: a file that does not fit should not be found out after the encoders.
+        self.host = build_host(self.config, self.repo)
+        if self.loaded is not None:
+            entry = load_weights(self.host, self.loaded)
+            check_images(self.host, self.config, self.loaded)
+            self.console.print(f"weights of {self.loaded}{f', its entry {entry}' if entry else ''}", markup=False)
+        state = super()._prepare()
+        check_rivals(self.test, _QUERIES)
+        return state
 
     def go(self) -> None:
         """All phases, then the sheet and the numbers."""
+        with leaving_is_told(self.fabric):
+            self._go()
+
+    def _go(self) -> None:
         self.train_encoders()
         plain = dataclasses.replace(self.config, siamese=dataclasses.replace(self.config.siamese, weight=0.0))
         adapter = Adapter(self.host, self.config.generator.condition_dim)
@@ -89,8 +111,9 @@ class RetrofitRun(Run):
         self.train_generator("fine-tune", self.config.steps)
         after = self.snapshot()
         columns["after"] = after.images(captions, noise)
-        self._compare(before, after, columns, captions, noise, change, str(report))
-        self.journal.close()
+        compare = partial(self._compare, before, after, columns, captions, noise, change, str(report))
+        together(self.fabric, compare, first_only=True)
+        together(self.fabric, self.journal.close)
 
     def _warming(self, gan: GanTraining, step: Callable[..., Any]) -> Callable[..., Any]:
         """The discriminators of a loaded generator know nothing yet: its learning rate is zero until they do."""

@@ -25,6 +25,7 @@ from examples.sdgan import checkpoint, consistency, distribution, fidelity
 from examples.sdgan.config import Config, SiameseOptions, preset
 from examples.sdgan.data import DataError
 from examples.sdgan.diversity import diversity
+from examples.sdgan.enough import check_enough
 from examples.sdgan.gan import GanTraining
 from examples.sdgan.loop import NotFinite
 from examples.sdgan.measure import as_dict, novel_captions
@@ -121,6 +122,7 @@ class AblationRun(Run):
     """Encoders of one seed, and the variants trained with them."""
 
     base_config: Config
+    again = "start again"
 
     def measure_variant(self, name: str, variant: Variant, options: Options, tools: Tools) -> dict[str, Any]:
         """Train one variant from the start; returns its record."""
@@ -296,6 +298,8 @@ def open_run(options: Options, seed: int, console: Console) -> AblationRun:
     out.mkdir(parents=True, exist_ok=True)
     run = AblationRun(config, console)
     run.base_config = config
+    # Before anything is trained that cannot be measured.
+    check_enough(run.test, options.images)
     run.train_encoders()
     return run
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,13 @@ class CheckpointError(ValueError):
     """The checkpoint cannot be used; the message names it, the reason and what to do."""
 
 
-def save(state: dict[str, Any], path: Path) -> None:
+def save(state: dict[str, Any], path: Path, again: str = "--resume") -> None:
     """Write ``state`` beside ``path`` and then put it in its place, so that a crash leaves the previous one whole.
+
+    Args:
+        state: what to write.
+        path: of the checkpoint.
+        again: how to go on once there is room, for the message.
 
     Raises:
         CheckpointError: it could not be written, for example because the disk is full; the previous one stays.
@@ -43,7 +49,7 @@ def save(state: dict[str, Any], path: Path) -> None:
         reason = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
         kept = "the previous checkpoint is untouched" if path.exists() else "there is no earlier one"
         raise CheckpointError(
-            f"{path} could not be written ({reason}); {kept}: make room, or choose another --out, and --resume"
+            f"{path} could not be written ({reason}); {kept}: make room, or choose another --out, and {again}"
         ) from error
     finally:
         draft.unlink(missing_ok=True)
@@ -116,7 +122,7 @@ def _check(state: dict[str, Any]) -> None:
     if not isinstance(state["vocabulary"], list):
         raise ValueError(f"vocabulary must be a list of words, got {type(state['vocabulary']).__name__}")
     Vocabulary(state["vocabulary"])
-    for part in ("text", "image", "ema", "encoders", "gan"):
+    for part in ("text", "image", "ema", "encoders", "gan", "data", "held_out"):
         if part in state and not isinstance(state[part], dict):
             raise ValueError(f"{part} must be a dict, got {type(state[part]).__name__}")
     for part in ("text", "image", "ema"):
@@ -134,8 +140,8 @@ def _check(state: dict[str, Any]) -> None:
             raise ValueError(f"history of {phase!r}: must hold 'step' and curves of as many numbers")
 
 
-def check_weights(name: str, value: Any) -> None:
-    """Raise ``ValueError`` for a weight that is no plain, finite tensor."""
+def check_weights(name: str, value: Any, instead: str = "use an earlier checkpoint") -> None:
+    """Raise ``ValueError`` for a weight that is no plain, finite tensor; the message ends with what to do instead."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
@@ -143,8 +149,29 @@ def check_weights(name: str, value: Any) -> None:
     # A few stored numbers can be spread over any shape.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError(f"{name} claims {value.numel():,} numbers and does not hold as many")
-    if not value.isfinite().all():
-        raise ValueError(f"{name} is not finite (NaN or infinite); use an earlier checkpoint")
+    if not is_finite(value):
+        raise ValueError(f"{name} is not finite (NaN or infinite); {instead}")
+
+
+def is_finite(value: torch.Tensor) -> bool:
+    """Whether a tensor of any type holds neither NaN nor infinity."""
+    # Types of eight bits have no isfinite of their own.
+    eight = value.is_floating_point() and value.element_size() == 1
+    return bool((value.float() if eight else value).isfinite().all())
+
+
+def tensors_within(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of nested dicts and lists, by the way to it."""
+    seen: set[int] = set()
+    left = [(name, value)]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))  # a list may hold itself
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(f"{name}.{key}", part) for key, part in inner]
 
 
 def _are_curves(curves: Any) -> bool:

@@ -109,6 +109,8 @@ class Config:
     """toy: birds drawn on the spot; cub: CUB-200-2011 with captions; coco: MS-COCO captions."""
     root: Path | None = None
     """Folder of the data set (cub, coco)."""
+    captions_per_image: int = 0
+    """Captions of each image in AttnGAN's captions.pickle, which does not say it; 0: ten of cub, five of coco."""
     steps: int = 600_000
     """Generator steps."""
     encoder_steps: int = 100_000
@@ -167,6 +169,8 @@ class Config:
                 f"--siamese.stages needs a weight for each of the {len(self.generator.channels)} stages, got "
                 f"{self.siamese.stages}"
             )
+        if self.captions_per_image < 0:
+            raise ValueError(f"--captions-per-image must not be negative, got {self.captions_per_image}")
         if self.encoder_steps < 0:
             raise ValueError(f"--encoder-steps must not be negative, got {self.encoder_steps}")
         for name, value in self._positive().items():

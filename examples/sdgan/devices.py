@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from scbn import TextFeatures
 from scbn.functional import normalize
 from scbn.norm import batch_norm_state
 
+T = TypeVar("T")
+# How gloo and NCCL say that somebody is gone.
+_CONNECTION = re.compile(r"onnection (closed|reset|refused)|roken pipe|remote process|peer", re.IGNORECASE)
 _BUFFERS = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(nn.parallel.DistributedDataParallel).parameters
@@ -180,3 +184,77 @@ def anyone(fabric: Fabric, flag: bool) -> bool:
     told = torch.tensor([float(flag)], device=fabric.device)
     dist.all_reduce(told)
     return bool(told)
+
+
+class ProcessStopped(RuntimeError):
+    """Another process cannot go on, so none can; the message says which and why."""
+
+
+def together(fabric: Fabric, work: Callable[[], T], first_only: bool = False) -> T | None:
+    """Do something that can fail: where it fails in one process all of them raise, and none waits for ever.
+
+    Args:
+        fabric: the processes; each must call this at the same point.
+        work: what to do; it may hold nothing that processes do together.
+        first_only: only the first process does it.
+
+    Returns:
+        What ``work`` returned in this process, ``None`` where it was not called.
+
+    Raises:
+        ProcessStopped: another process failed; this one's own error is raised as it is.
+    """
+    if fabric.world_size == 1:
+        return work()
+    result, failure = None, None
+    if fabric.is_global_zero or not first_only:
+        try:
+            result = work()
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+    if not anyone(fabric, failure is not None):
+        return result
+    reason = None if failure is None else str(failure) or type(failure).__name__
+    reasons: list[Any] = [None] * fabric.world_size
+    dist.all_gather_object(reasons, reason)
+    if failure is not None:
+        raise failure
+    rank, told = next((rank, told) for rank, told in enumerate(reasons) if told is not None)
+    raise ProcessStopped(f"stopped, for process {rank} cannot go on: {told}")
+
+
+def same_everywhere(fabric: Fabric, value: Any, what: str) -> None:
+    """Raise where a value is not the same in all processes.
+
+    Raises:
+        ProcessStopped: in every process.
+    """
+    if fabric.world_size == 1:
+        return
+    values: list[Any] = [None] * fabric.world_size
+    dist.all_gather_object(values, value)
+    other = next((rank for rank, found in enumerate(values) if found != values[0]), None)
+    if other is not None:
+        raise ProcessStopped(f"{what} of process {other} are not those of process 0; give all machines the same")
+
+
+@contextmanager
+def leaving_is_told(fabric: Fabric) -> Iterator[None]:
+    """Where a process ends in the midst of what all do, the others' connections break: they say so and end too."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Errors of ours are of a type of their own; their words may be any.
+        ours = type(error) is not RuntimeError and not isinstance(error, dist.DistError)
+        if fabric.world_size == 1 or ours or not _CONNECTION.search(str(error)):
+            raise
+        raise ProcessStopped(
+            f"stopped, for another process has ended; its own message says why ({str(error).splitlines()[0]:.200})"
+        ) from error
+
+
+def leave() -> None:
+    """End what the processes have in common; left to the end of Python, threads of gloo sometimes abort it."""
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        with suppress(RuntimeError):
+            dist.destroy_process_group()

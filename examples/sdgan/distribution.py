@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,18 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from examples.sdgan.checkpoint import reason_of
+from examples.sdgan.checkpoint import check_weights, tensors_within
 from examples.sdgan.consistency import Features
 from examples.sdgan.data.dataset import to_bytes
+from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
 
 _BATCH, _DRAWS = 32, 50
+
+
+class _Inception(FeatureExtractorInceptionV3):
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Of a state dict in any wrapping; torch-fidelity passes on what its file holds."""
+        return super().load_state_dict(state_dict_for(self.state_dict(), state_dict).state, *args, **kwargs)
 
 
 def inception(weights: str) -> nn.Module:
@@ -33,18 +41,16 @@ def inception(weights: str) -> nn.Module:
     if path is not None:
         try:
             # torch-fidelity would unpickle whatever the file holds; this refuses code.
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a broken file may raise anything
-            reason = reason_of(error)
+            for name, value in tensors_within("weights", read_weights(path)):
+                check_weights(name, value, "take the file anew")
+        except ValueError as error:
             raise ValueError(
-                f"--inception {weights}: no readable weights ({reason}); pass torch-fidelity's "
+                f"--inception {weights}: no readable weights ({error}); pass torch-fidelity's "
                 "pt_inception-2015-12-05-6726825d.pth, download, or none to measure without FID, KID and IS"
             ) from error
     try:
-        return FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048", "logits_unbiased"], None if path is None else str(path)
-        )
-    except (OSError, RuntimeError, TypeError) as error:
+        return _Inception("inception-v3-compat", ["2048", "logits_unbiased"], None if path is None else str(path))
+    except (OSError, RuntimeError, TypeError, WeightsError, pickle.UnpicklingError) as error:
         how = "cannot be downloaded" if path is None else "hold another network's weights"
         reason = str(error).partition("\n")[0]
         raise ValueError(

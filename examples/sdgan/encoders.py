@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from examples.sdgan.config import Config, EncoderOptions
 from examples.sdgan.vocabulary import PADDING
+from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
 from scbn import TextFeatures
 
 
@@ -137,8 +137,9 @@ def _inception(weights: str) -> nn.Module:
     model = get_model("inception_v3", weights=None, init_weights=False, transform_input=False)
     if weights != "random":
         try:
-            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+            content = read_weights(Path(weights))
+            model.load_state_dict(state_dict_for(model.state_dict(), content, "take the file anew").state)
+        except (RuntimeError, WeightsError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise ValueError(f"{weights}: no state dict of torchvision's inception_v3 ({reason})") from error
     return model

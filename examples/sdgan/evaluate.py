@@ -20,6 +20,7 @@ from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.data import CaptionedImages, DataError, open_data
 from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.diversity import diversity
+from examples.sdgan.enough import check_enough
 from examples.sdgan.export import load_image_encoder, load_sampler
 from examples.sdgan.loop import progress_bar
 from examples.sdgan.measure import measure
@@ -86,11 +87,12 @@ def evaluate(options: Options, console: Console) -> Path:
         if module is not None:
             module.to(device)
     train, test = open_data(dataclasses.replace(config, root=options.root or config.root))
-    if len(test.spread(2, paraphrased=True)) < 2:
-        raise ValueError(f"{test.name}: paraphrases need two held-out images with two different captions each")
+    check_enough(test, options.images)
     folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
     out = options.out or folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
+    for note in test.notes:
+        console.print(note, markup=False, highlight=False)
     if test is train:
         console.print("this data set has no held-out images: measured on what it was trained on")
 
@@ -103,7 +105,12 @@ def evaluate(options: Options, console: Console) -> Path:
         fake = torch.empty(options.images, 3, config.size, config.size, dtype=torch.uint8)
         for start in range(0, options.images, 100):
             part = slice(start, start + 100)
-            fake[part] = to_bytes(sampler.images(captions[part], noise[part]))
+            images = sampler.images(captions[part], noise[part])
+            if not images.isfinite().all():
+                raise ValueError(
+                    f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite)"
+                )
+            fake[part] = to_bytes(images)
             bar.update(task, completed=min(start + 100, options.images))
         real = test.load_all(config.size)
         found: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rich.progress import (
 from rich.table import Column
 from torch import Tensor
 
-from examples.sdgan.devices import anyone, average_losses
+from examples.sdgan.devices import anyone, average_losses, together
 from examples.sdgan.journal import Journal
 from examples.sdgan.pictures import History
 
@@ -70,6 +71,7 @@ class Phase:
         checkpoint: called with the number of steps done.
         every: steps between these calls; Ctrl-C calls it too.
         seed: with the step number it seeds torch's global generator, so a resumed run goes on as the first would.
+        again: how to go on after an error, for its message.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Phase:
     checkpoint: Callable[[int], None]
     every: int
     seed: int
+    again: str = "--resume"
 
 
 def run_phase(
@@ -125,23 +128,21 @@ def run_phase(
                     )
                     raise NotFinite(
                         f"{phase.name}, step {number}: a loss is not finite: {values}; {good}; try a lower learning "
-                        "rate, or --resume to see whether it happens again"
+                        f"rate, or {phase.again} to see whether it happens again"
                     )
                 now = time.monotonic()
                 if done > counted:
                     rate = phase.images * (done - counted) / max(now - busy, 1e-9)
                     busy, counted = now, done
                 note = f"{rate:.0f} images/s " + " ".join(f"{key} {value:.2f}" for key, value in values.items())
-                bar.update(task, completed=done, note=note)
-                if recorded or done == phase.stop:
+                keeping = recorded or done == phase.stop
+                if keeping:
                     _record(curves, number, values)
-                    journal.scalars(phase.name, number, {**values, "images_per_second": rate})
-                if (
-                    not console.is_terminal
-                    and (number - phase.start) % max((phase.stop - phase.start) // 10, 1) < _EVERY
-                ):
-                    left = (now - began) / (done - phase.start) * (phase.stop - done)
-                    console.print(f"{phase.name} {done}/{phase.stop}, {left:.0f} s left: {note}")
+                shown = {**values, "images_per_second": rate} if keeping else None
+                # The first process writes, and others wait for it: a disk that is full must stop all.
+                tell = partial(_tell, phase, number, shown, note, now - began, journal, console)
+                together(fabric, tell)
+                bar.update(task, completed=done, note=note)
             if saving:
                 phase.checkpoint(done)
                 saved, busy = done, time.monotonic()
@@ -149,6 +150,23 @@ def run_phase(
                 raise KeyboardInterrupt
         if anyone(fabric, interrupted()):  # while the last checkpoint was written
             raise KeyboardInterrupt
+
+
+def _tell(
+    phase: Phase,
+    number: int,
+    shown: dict[str, float] | None,
+    note: str,
+    seconds: float,
+    journal: Journal,
+    console: Console,
+) -> None:
+    done = number + 1
+    if shown is not None:
+        journal.scalars(phase.name, number, shown)
+    if not console.is_terminal and (number - phase.start) % max((phase.stop - phase.start) // 10, 1) < _EVERY:
+        left = seconds / (done - phase.start) * (phase.stop - done)
+        console.print(f"{phase.name} {done}/{phase.stop}, {left:.0f} s left: {note}")
 
 
 def ignore_interrupts(worker: int) -> None:

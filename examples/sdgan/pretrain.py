@@ -33,9 +33,10 @@ class EncoderTraining:
         data: CaptionedImages,
     ) -> None:
         self.fabric, self.options = fabric, config.encoder
-        targets = (
-            data.labels if data.labels is not None else None if data.classes is None else data.classes[:, None]
-        )
+        targets = data.labels
+        # Of classes of hardly more than one image each, there is nothing to learn but the images.
+        if targets is None and data.classes is not None and 2 * len(data.classes.unique()) <= len(data.classes):
+            targets = data.classes[:, None]
         can_learn = targets is not None and isinstance(image, SmallImageEncoder)
         self.steps = config.encoder_steps
         self.label_steps = int(self.steps * self.options.label_share) if can_learn else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -14,9 +15,16 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from examples.sdgan import checkpoint, fidelity, pictures
-from examples.sdgan.config import Config, from_json
+from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
-from examples.sdgan.devices import make_fabric, same_buffers, share_statistics
+from examples.sdgan.devices import (
+    leaving_is_told,
+    make_fabric,
+    same_buffers,
+    same_everywhere,
+    share_statistics,
+    together,
+)
 from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
 from examples.sdgan.export import write_model
 from examples.sdgan.gan import GanTraining, build_generator, standing_statistics
@@ -24,46 +32,66 @@ from examples.sdgan.journal import open_journal
 from examples.sdgan.loop import NotFinite, Phase, ignore_interrupts, progress_bar, run_phase
 from examples.sdgan.measure import measure
 from examples.sdgan.pretrain import EncoderTraining
+from examples.sdgan.resume import broken_part, changed_data, changed_options
 from examples.sdgan.sampler import Sampler
-from examples.sdgan.vocabulary import Vocabulary
+from examples.sdgan.vocabulary import Vocabulary, tokenize
 
-# What may differ between a run and its continuation.
-_FREE = (
-    "steps",
-    "out",
-    "resume",
-    "checkpoint_every",
-    "workers",
-    "accelerator",
-    "devices",
-    "nodes",
-    "compile",
-    "log",
-)
 _GRID, _SHEET, _STANDING_BATCHES = 24, 5, 20
 
 
 class Run:
     """The state of a run; :meth:`go` takes it to its end."""
 
+    again = "--resume"
+    """How to go on after what has stopped a run."""
+
     def __init__(self, config: Config, console: Console) -> None:
         self.config, self.console = config, console
         self.began = time.monotonic()
         self.path = config.out / "checkpoint.pt"
-        state = self._state_to_resume()
         self.fabric = make_fabric(config)
         self.first = self.fabric.is_global_zero
         self.console = console if self.first else Console(quiet=True)
         torch.manual_seed(config.seed)
+        state = together(self.fabric, self._prepare)
+        same_everywhere(self.fabric, self.fingerprints["data"], f"--root {config.root}: images or captions")
+        same_everywhere(
+            self.fabric, state and [state["encoder_step"], state["gan_step"]], f"{self.path}: the steps"
+        )
+        with leaving_is_told(self.fabric):
+            if state:
+                self._restore(state)
+        steps = {"encoders": self.encoder_step, "gan": self.gan_step}
+        journal = together(self.fabric, lambda: open_journal(config, steps, self.first))
+        assert journal is not None
+        self.journal = journal
+
+    def _prepare(self) -> dict[str, Any] | None:
+        """All that a process does alone before it meets the others: read the checkpoint, the data, make encoders."""
+        config = self.config
+        config.out.mkdir(parents=True, exist_ok=True)
+        state = self._state_to_resume()
         self.train, self.test = self._open_data()
+        self.fingerprints = {"data": self.train.fingerprint(), "held_out": self.test.fingerprint()}
+        for note in dict.fromkeys((*self.train.notes, *self.test.notes)):
+            self.console.print(note, markup=False, highlight=False)
+        if state:
+            self._compare_data(state)
         words = (
             state["vocabulary"]
             if state
             else Vocabulary.of((c for cs in self.train.captions for c in cs), config.encoder.min_count).words[2:]
         )
         self.vocabulary = Vocabulary(words)
+        long = [len(tokenize(c)) > config.encoder.words for captions in self.train.captions for c in captions]
+        if 2 * sum(long) > len(long):
+            share = f"{sum(long) / len(long):.0%} of the captions"
+            self.console.print(
+                f"{share} are longer than --encoder.words {config.encoder.words}: of these, some words are heard"
+            )
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
-        self.image = image_encoder(config)
+        # A checkpoint brings Inception's weights too: the file they came from may be gone.
+        self.image = image_encoder(config, "random" if state else None)
         if config.sync_batch_norm:
             self.image = cast(
                 "SmallImageEncoder | InceptionImageEncoder", share_statistics(self.image, self.fabric.device)
@@ -76,24 +104,24 @@ class Run:
         self.gan: GanTraining | None = None
         self.sampler: Sampler | None = None
         self._drawn_at = -1
-        if state:
-            self._restore(state)
-        self.journal = open_journal(config, {"encoders": self.encoder_step, "gan": self.gan_step}, self.first)
+        return state
 
     def go(self) -> None:
         """Train what is left to train, then measure and draw."""
-        try:
-            self.train_encoders()
-            if self.gan is None:
-                # The same weights, whether the encoders were trained just now or before a --resume.
-                torch.manual_seed(self.config.seed)
-                self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
-            self.train_generator("gan", self.config.steps)
-            if self.first:
-                self._finish()
-        finally:
-            self.journal.close()
-        self.fabric.barrier()
+        with leaving_is_told(self.fabric):
+            try:
+                self.train_encoders()
+                if self.gan is None:
+                    # The same weights, whether the encoders were trained just now or before a --resume.
+                    torch.manual_seed(self.config.seed)
+                    self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
+                self.train_generator("gan", self.config.steps)
+                together(self.fabric, self._finish, first_only=True)
+            except BaseException:
+                with contextlib.suppress(Exception):  # what went wrong first is the reason
+                    self.journal.close()
+                raise
+            together(self.fabric, self.journal.close)
 
     def train_encoders(self) -> None:
         """Match text and image encoder, as far as that is not done."""
@@ -119,16 +147,17 @@ class Run:
                 self.encoder_step = done
             else:
                 self.gan_step = done
-            if self.first:
-                self.save()
-                if name != "encoders":
-                    self._draw(name)
-            self.fabric.barrier()
+            together(self.fabric, lambda: self._save_and_draw(name), first_only=True)
 
         on_device = (self.fabric.to_device(batch) for batch in batches)
         every, seed = self.config.checkpoint_every, self.config.seed
-        phase = Phase(name, start, stop, 2 * pairs, on_device, step, save, every, seed)
+        phase = Phase(name, start, stop, 2 * pairs, on_device, step, save, every, seed, self.again)
         run_phase(phase, self.fabric, self.history, self.journal, self.console, self.path)
+
+    def _save_and_draw(self, name: str) -> None:
+        self.save()
+        if name != "encoders":
+            self._draw(name)
 
     def _batches(self, pairs: int, same: float, seed: int, start: int, stop: int) -> DataLoader:
         c, rank, world = self.config, self.fabric.global_rank, self.fabric.world_size
@@ -155,17 +184,40 @@ class Run:
                 )
             return None
         state = checkpoint.load(self.path)
-        # Rebuilt, so that options that came later than the checkpoint have their defaults.
-        before, now = json.loads(from_json(state["config"]).to_json()), json.loads(self.config.to_json())
-        changed = [k for k in now if k not in _FREE and before.get(k) != now[k]]
+        changed = changed_options(state["config"], self.config)
         if changed:
-            told = "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in changed)
             raise checkpoint.CheckpointError(
-                f"{self.path}: the run to resume had other options ({told}); repeat its command with --resume added"
+                f"{self.path}: the run to resume had other options ({changed}); repeat its command with --resume added"
             )
         return state
 
+    def _compare_data(self, state: dict[str, Any]) -> None:
+        """The data may lie elsewhere than where the run began, but it must be the same."""
+        if "data" not in state:
+            self.console.print(
+                f"{self.path}: from before data was compared; it must be what the run began with", markup=False
+            )
+            return
+        changed = changed_data(state["data"], self.fingerprints["data"])
+        if changed:
+            raise checkpoint.CheckpointError(
+                f"{self.path}: the run to resume learnt from other data ({changed}); --root may lie elsewhere, but must "
+                "hold the same images and captions: put back what was changed, or start again without --resume, in "
+                "another --out"
+            )
+        changed = changed_data(state.get("held_out", {}), self.fingerprints["held_out"])
+        if changed:
+            self.console.print(
+                f"{self.test.name}: not the held-out data that the run began with ({changed})", markup=False
+            )
+
     def _restore(self, state: dict[str, Any]) -> None:
+        broken = broken_part(state)
+        if broken:
+            raise checkpoint.CheckpointError(
+                f"{self.path}: damaged: {broken} is no plain tensor of finite numbers; go on from an earlier copy, or "
+                "start again without --resume, in another --out"
+            )
         try:
             self.text.load_state_dict(state["text"])
             self.image.load_state_dict(state["image"])
@@ -190,11 +242,12 @@ class Run:
             NotFinite: a weight is NaN or infinite; the previous checkpoint stays.
         """
         state = self.state()
-        for part in ("text", "image", "ema"):
-            broken = [name for name, value in state.get(part, {}).items() if not value.isfinite().all()]
-            if broken:
-                raise NotFinite(f"weights are not finite ({part}: {broken[0]}); {self.path} stays as it was")
-        checkpoint.save(state, self.path)
+        # All that a resumed run would go on with, optimisers' averages too.
+        for part in ("text", "image", "ema", "gan", "encoders"):
+            for name, value in checkpoint.tensors_within("", state.get(part)):
+                if not checkpoint.is_finite(value):
+                    raise NotFinite(f"weights are not finite ({part}: {name[1:]}); {self.path} stays as it was")
+        checkpoint.save(state, self.path, **({} if self.again == "--resume" else {"again": self.again}))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run or a sampler needs."""
@@ -207,6 +260,7 @@ class Run:
             "seconds": self._elapsed(),
             "encoder_step": self.encoder_step,
             "gan_step": self.gan_step,
+            **self.fingerprints,
         }
         if self.gan is None:
             state["encoders"] = self.encoders.state_dict()

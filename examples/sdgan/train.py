@@ -13,6 +13,7 @@ from rich.console import Console
 from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
+from examples.sdgan.devices import ProcessStopped, leave
 from examples.sdgan.loop import NotFinite
 from examples.sdgan.run import Run
 
@@ -33,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = None
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
-        config.out.mkdir(parents=True, exist_ok=True)
         run = Run(config, console)
         run.go()
-    except (CheckpointError, DataError, NotFinite, ValueError, OSError) as error:
+    except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         return 2
     except KeyboardInterrupt:
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "what was trained is in checkpoint.pt, continue with the same command and --resume"
         console.print(f"stopped; {hint if saved else 'nothing was trained yet'}")
         return 130
+    finally:
+        leave()
     run.console.print(
         f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"
     )

@@ -12,17 +12,40 @@ _SPECIAL = ("<padding>", "<unknown>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+# Scripts that put no spaces between words, by their blocks: a caption would be one word, which no other caption has.
+_WITHOUT_SPACES = re.compile(
+    "["
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
+    "\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\uaa80-\uaadf"  # Khmer, Tai
+    "\u1b00-\u1b7f\ua980-\ua9df"  # Balinese, Javanese
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u303c\u3400-\u9fff\uf900-\ufaff\U0001f200-\U0001f2ff\U00020000-\U0003ffff"  # Han
+    "\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"  # Kana, Bopomofo
+    "]"
+)
+
+
 def tokenize(caption: str) -> list[str]:
-    """Lower-case words and numbers; punctuation separates. Vowel signs and accents belong to their word."""
+    """Lower-case words and numbers; punctuation separates. Vowel signs and accents belong to their letter.
+
+    Scripts that put no spaces between words, such as Chinese, Japanese and Thai, are taken letter by letter.
+    """
     caption = caption.lower()
     if caption.isascii():
         return re.findall(r"\w+", caption)
-    # No \w matches a combining mark: without them, words of Hindi or Thai fall into pieces.
-    letters = (
-        letter if letter.isalnum() or letter == "_" or unicodedata.category(letter)[0] == "M" else " "
-        for letter in unicodedata.normalize("NFC", caption)
-    )
-    return [word for word in "".join(letters).split() if re.search(r"\w", word)]
+    words, alone = [""], False
+    for letter in unicodedata.normalize("NFC", caption):
+        # No \w matches a combining mark: without them, words of Hindi or Thai fall into pieces.
+        mark = unicodedata.category(letter)[0] == "M"
+        if not (mark or letter.isalnum() or letter == "_"):
+            words.append("")
+            alone = False
+        elif not mark and (alone or _WITHOUT_SPACES.match(letter)):
+            words.append(letter)
+            alone = bool(_WITHOUT_SPACES.match(letter))
+        else:
+            words[-1] += letter
+    return [word for word in words if re.search(r"\w", word)]
 
 
 def clean(caption: str) -> str:

@@ -93,7 +93,7 @@ def test_cub_bounding_boxes_crop(cub_root: Path) -> None:
     Image.fromarray(pixels).save(cub_root / "images" / "001.A" / "a1.jpg", quality=95)
     names = [name for split in NAMES.values() for name in split]
     (cub_root / "images.txt").write_text("".join(f"{i} {name}.jpg\n" for i, name in enumerate(names, 1)))
-    boxes = "".join(f"{i} {140 if i == 1 else 0}.0 30.0 40.0 40.0\n" for i in range(1, len(names) + 1))
+    boxes = "1 140.0 30.0 40.0 40.0\n" + "".join(f"{i} 0.0 0.0 40.0 40.0\n" for i in range(2, len(names) + 1))
     (cub_root / "bounding_boxes.txt").write_text(boxes)
     image = cub(cub_root, "train", 32).images.load([0], 32, None)[0].double()
     assert image[1].min() > 200  # 1.5 times the box lies in the green half
@@ -101,9 +101,9 @@ def test_cub_bounding_boxes_crop(cub_root: Path) -> None:
 
 
 def test_attngans_layout_and_pickles(attngan_root: Path) -> None:
-    data = cub(attngan_root, "train", 32)
+    data = cub(attngan_root, "train", 32, captions_per_image=2)
     assert data.captions == [["a red bird", "a blue bird"]] * 3
-    assert cub(attngan_root, "test", 32).captions == [["red bird", "blue bird"]]
+    assert cub(attngan_root, "test", 32, captions_per_image=2).captions == [["red bird", "blue bird"]]
 
 
 def test_coco(coco_root: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_pickle_never_runs_code(attngan_root: Path) -> None:
     struck = attngan_root / "struck"
     (attngan_root / "captions.pickle").write_bytes(pickle.dumps([Bomb(struck)]))
     with pytest.raises(DataError, match=r"captions.pickle: refused, for the pickle holds more than lists"):
-        cub(attngan_root, "train", 32)
+        cub(attngan_root, "train", 32, captions_per_image=2)
     assert not struck.exists()
 
 
@@ -218,10 +218,10 @@ def test_captions_without_images_are_named_when_there_are_no_split_files(cub_roo
 
 def test_pickled_captions_need_the_names_they_go_by(attngan_root: Path) -> None:
     (attngan_root / "test" / "filenames.pickle").unlink()
-    assert len(cub(attngan_root, "test", 32)) == 0
+    assert len(cub(attngan_root, "test", 32, captions_per_image=2)) == 0
     (attngan_root / "train" / "filenames.pickle").unlink()
     with pytest.raises(DataError, match=r"train: filenames.txt or .pickle is missing"):
-        cub(attngan_root, "train", 32)
+        cub(attngan_root, "train", 32, captions_per_image=2)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_pickled_captions_need_the_names_they_go_by(attngan_root: Path) -> None:
 def test_broken_pickled_captions_are_named(attngan_root: Path, content: object, message: str) -> None:
     (attngan_root / "captions.pickle").write_bytes(pickle.dumps(content))
     with pytest.raises(DataError, match=message):
-        cub(attngan_root, "train", 32)
+        cub(attngan_root, "train", 32, captions_per_image=2)
 
 
 def test_a_file_that_is_no_pickle_is_not_called_dangerous(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def dump(path: Path, content: Any) -> None:
 
 
 def test_what_is_harmless_is_read(tmp_path: Path) -> None:
-    assert cub(attngan(tmp_path), "train", 32).captions == [["a bird"]] * 3
+    assert cub(attngan(tmp_path), "train", 32, captions_per_image=1).captions == [["a bird"]] * 3
 
 
 def itself() -> list:

@@ -67,17 +67,25 @@ def test_captions_in_other_encodings(content: bytes, captions: list[str], root: 
 @pytest.mark.parametrize(
     ("caption", "words"),
     [
-        ("一只红色的鸟\uff0c黑色的翅膀。", ["一只红色的鸟", "黑色的翅膀"]),
+        ("一只红色的鸟\uff0c黑色的翅膀。", [*"一只红色的鸟", *"黑色的翅膀"]),
         ("लाल पक्षी, काले पंख", ["लाल", "पक्षी", "काले", "पंख"]),
         ("طائرٌ أحمر", ["طائرٌ", "أحمر"]),
-        ("นกสีแดงที่สวย", ["นกสีแดงที่สวย"]),
+        ("นกสีแดงที่สวย", ["น", "ก", "สี", "แ", "ด", "ง", "ที่", "ส", "ว", "ย"]),
+        ("赤い小鳥がカメラを見る", [*"赤い小鳥がカメラを見る"]),
+        ("这只鸟是red的,翅膀有2条white bars", [*"这只鸟是", "red", "的", *"翅膀有", "2", "条", "white", "bars"]),
+        ("Ein bird鳥", ["ein", "bird", "鳥"]),
+        ("빨간 새가 있다", ["빨간", "새가", "있다"]),
+        ("ខ្មែរ ລາວ မြန်", ["ខ្", "មែ", "រ", "ລ", "າ", "ວ", "မြ", "န်"]),
         ("cafe\u0301 und caf\u00e9", ["café", "und", "café"]),
         ("ΜΑΎΡΟ Πουλί", ["μαύρο", "πουλί"]),
         ("a ❤\ufe0f bird \u0301", ["a", "bird"]),
     ],
-    ids=["Chinese", "Hindi", "Arabic", "Thai", "accents of two kinds", "Greek", "marks without a letter"],
-)
-def test_words_of_other_scripts_stay_whole(caption: str, words: list[str], root: Path) -> None:
+    ids=[
+        "Chinese", "Hindi", "Arabic", "Thai", "Japanese", "mixed", "mixed in a word", "Korean", "Khmer, Lao, Myanmar",
+        "accents of two kinds", "Greek", "marks without a letter",
+    ],
+)  # fmt: skip
+def test_words_of_other_scripts(caption: str, words: list[str], root: Path) -> None:
     assert tokenize(caption) == words
     caption_file(root).write_text(caption, encoding="utf-8")
     data = cub(root, "train", 32)

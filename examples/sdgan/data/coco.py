@@ -6,17 +6,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+from examples.sdgan.data.cub import listed
 from examples.sdgan.data.dataset import CaptionedImages, DataError
 from examples.sdgan.data.files import ImageFiles
-from examples.sdgan.data.reading import duplicate, inside, is_file, read_bytes
+from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder
+from examples.sdgan.data.reading import duplicate, is_file, read_bytes
 from examples.sdgan.vocabulary import clean, tokenize
 
 
-def coco(root: Path, split: str, size: int, progress=lambda done: None) -> CaptionedImages:
+def coco(
+    root: Path, split: str, size: int, progress=lambda done: None, captions_per_image: int = 0
+) -> CaptionedImages:
     """The images of a split (``"train"``, or ``"test"``, which is COCO's val).
 
     Looks for ``annotations/captions_{train,val}*.json`` and for the images in the folder of the file's own ending,
     such as ``train2014/`` (or ``images/train2014/``). Images that the JSON lists are used; each needs a caption.
+    Without annotations AttnGAN's layout is read: ``images/NAME.jpg``, ``SPLIT/filenames.pickle`` (or ``.txt``), and
+    ``text/NAME.txt`` or ``captions.pickle``.
+
+    Args:
+        root: of the data set.
+        split: ``"train"`` or ``"test"``.
+        size: pixels that will be asked for.
+        progress: called with the number of images checked so far.
+        captions_per_image: of ``captions.pickle``, which does not say it; 0 for AttnGAN's five.
 
     Raises:
         DataError: something is missing or unreadable; the message names it.
@@ -25,20 +38,32 @@ def coco(root: Path, split: str, size: int, progress=lambda done: None) -> Capti
         raise DataError(f"{root}: no such folder; --root must be the COCO folder with annotations/ in it")
     kind = "train" if split == "train" else "val"
     found = sorted((root / "annotations").glob(f"captions_{kind}*.json"))
+    if not any((root / "annotations").glob("captions_*.json")) and _is_attngans(root):
+        return listed(root, split, size, progress, captions_per_image, "coco")
     if not found:
         if kind == "val":
             return CaptionedImages("COCO (val)", ImageFiles([], size), [])
-        raise DataError(f"{root / 'annotations'}: holds no captions_{kind}*.json")
+        raise DataError(
+            f"{root / 'annotations'}: holds no captions_{kind}*.json; expected that, or AttnGAN's layout: "
+            "images/NAME.jpg, train/filenames.pickle, and captions.pickle or text/NAME.txt"
+        )
     path = _of_one_year(root / "annotations", kind) or found[0]
     folder = _folder(root, path.stem.removeprefix("captions_"))
     captions = _read(path)
-    paths = []
+    images, paths = Folder(folder, ("", *IMAGE_ENDINGS)), []
     for name in captions:
-        image = inside(folder, name, path)
-        if not is_file(image):
-            raise DataError(f"{image}: captions without an image ({path} lists it)")
+        image = images.find(name, path)
+        if image is None:
+            raise DataError(f"{folder / name}: captions without an image ({path} lists it)")
         paths.append(image)
+    twice = duplicate(map(str, paths))
+    if twice is not None:
+        raise DataError(f"{path}: lists the file {twice!r} as several images; each needs a file of its own")
     return CaptionedImages(f"COCO ({kind})", ImageFiles(paths, size, None, progress), list(captions.values()))
+
+
+def _is_attngans(root: Path) -> bool:
+    return any(is_file(root / "train" / f"filenames.{ending}") for ending in ("txt", "pickle"))
 
 
 def _of_one_year(folder: Path, kind: str) -> Path | None:

@@ -1,28 +1,50 @@
-"""CUB-200-2011 with the captions of Reed et al., in its own layout or in AttnGAN's."""
+"""CUB-200-2011 with the captions of Reed et al., in its own layout or in AttnGAN's; AttnGAN's is COCO's too."""
 
 from __future__ import annotations
 
-import math
-import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import torch
-
+from examples.sdgan.data.boxes import read_boxes
+from examples.sdgan.data.classes import classes_of
 from examples.sdgan.data.dataset import CaptionedImages, DataError
-from examples.sdgan.data.files import Box, ImageFiles
+from examples.sdgan.data.files import ImageFiles
+from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder, without_ending
 from examples.sdgan.data.pickles import read_plain_pickle
-from examples.sdgan.data.reading import duplicate, inside, is_file, read_lines
+from examples.sdgan.data.reading import decode, duplicate, hidden, is_file, read_lines
 from examples.sdgan.vocabulary import clean, tokenize
 
-_IMAGE_FOLDERS = ("images", "CUB_200_2011/images")
+_IMAGE_FOLDERS = {
+    "cub": ("images", "CUB_200_2011/images"),
+    "coco": ("images", "images/train2014", "images/val2014", "train2014", "val2014"),
+}
 _TEXT_FOLDERS = ("text", "text_c10")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+CAPTIONS = {"cub": 10, "coco": 5}
+"""Of each image in AttnGAN's captions.pickle."""
 LETTERS = 1 << 27
 """Of all captions of a pickle; CUB's have a tenth."""
+# Of boxes of images half as large, none reaches beyond the middle; of CUB's, many touch the border.
+_MANY, _REACH = 20, 0.7
+_SPECIAL = re.compile(r"<[^<>\s]*>")
+_LAYOUT = "images/CLASS/NAME.jpg with text/CLASS/NAME.txt"
 
 
-def cub(root: Path, split: str, size: int, progress=lambda done: None) -> CaptionedImages:
+class Found(NamedTuple):
+    """Images of a split: files, names as the list has them, names as they are compared, and places in the list."""
+
+    paths: list[Path]
+    names: list[str]
+    keys: list[str]
+    places: list[int]
+    total: int
+    notes: list[str]
+
+
+def cub(
+    root: Path, split: str, size: int, progress=lambda done: None, captions_per_image: int = 0
+) -> CaptionedImages:
     """The birds of a split.
 
     Looks for ``images/CLASS/NAME.jpg`` (or ``CUB_200_2011/images/...``), for captions in
@@ -30,99 +52,164 @@ def cub(root: Path, split: str, size: int, progress=lambda done: None) -> Captio
     in ``SPLIT/filenames.txt`` or ``SPLIT/filenames.pickle``, and for ``bounding_boxes.txt``. Without split files
     every image is a training image.
 
+    Args:
+        root: of the data set.
+        split: ``"train"`` or ``"test"``.
+        size: pixels that will be asked for.
+        progress: called with the number of images checked so far.
+        captions_per_image: of ``captions.pickle``, which does not say it; 0 for AttnGAN's ten.
+
     Raises:
         DataError: something is missing or unreadable; the message names it.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --root must be the CUB-200-2011 folder")
-    images = _first(root, _IMAGE_FOLDERS, "the folder of images")
-    names = _names(root, images, split)
-    if not names:
-        return CaptionedImages(f"CUB ({split})", ImageFiles([], size), [])
-    paths = [_image(images, name, root / split) for name in names]
-    captions = _captions(root, split, names)
-    boxes = _boxes(images.parent if is_file(images.parent / "bounding_boxes.txt") else root, names)
-    folders = [os.path.normpath(name).split(os.sep)[0] for name in names]
-    numbers = {folder: i for i, folder in enumerate(sorted(set(folders)))}
-    classes = torch.tensor([numbers[folder] for folder in folders])
-    return CaptionedImages(f"CUB ({split})", ImageFiles(paths, size, boxes, progress), captions, classes)
+    return listed(root, split, size, progress, captions_per_image, "cub")
 
 
-def _first(root: Path, folders: tuple[str, ...], what: str) -> Path:
-    for folder in folders:
-        if (root / folder).is_dir():
-            return root / folder
-    raise DataError(f"{root}: {what} is missing; looked for {', '.join(folders)}")
+def listed(
+    root: Path, split: str, size: int, progress: Any, captions_per_image: int, data: Literal["cub", "coco"]
+) -> CaptionedImages:
+    """A data set in AttnGAN's layout, or CUB in its own: lists of names, and captions by name or by their order."""
+    told = "CUB" if data == "cub" else "COCO"
+    folders = [root / folder for folder in _IMAGE_FOLDERS[data] if (root / folder).is_dir()]
+    if not folders:
+        raise DataError(f"{root}: the folder of images is missing; looked for {', '.join(_IMAGE_FOLDERS[data])}")
+    found = _found(root, folders if data == "coco" else folders[:1], split)
+    if found is None:
+        return CaptionedImages(f"{told} ({split})", ImageFiles([], size), [])
+    _check_kind(root, data, found)
+    captions, notes = _captions(root, split, found, captions_per_image or CAPTIONS[data])
+    if data == "coco":
+        images = ImageFiles(found.paths, size, None, progress)
+        return CaptionedImages(f"{told} ({split})", images, captions, notes=(*found.notes, *notes))
+    beside = folders[0].parent
+    boxes = read_boxes(beside if is_file(beside / "bounding_boxes.txt") else root, found.keys)
+    classes, why = classes_of(found.keys)
+    if why:
+        notes.append(f"{told} ({split}): {why}; trained without them (layout of classes: {_LAYOUT})")
+    images = ImageFiles(found.paths, size, boxes, progress)
+    if boxes and len(boxes) >= _MANY and images.reach < _REACH:
+        notes.append(
+            f"{told} ({split}): no bounding box of {len(boxes):,} reaches beyond {images.reach:.0%} of its image; if the "
+            "images were made larger than those that the boxes are of, scale the boxes too"
+        )
+    return CaptionedImages(f"{told} ({split})", images, captions, classes, notes=(*found.notes, *notes))
 
 
-def _names(root: Path, images: Path, split: str) -> list[str]:
-    """CLASS/NAME of every image of the split."""
+def _check_kind(root: Path, data: str, found: Found) -> None:
+    """Each data set has its own preset; one taken for the other would train, and not as meant."""
+    if data == "cub" and all(Path(key).name.startswith("COCO_") for key in found.keys):
+        raise DataError(f"{root}: its images are MS-COCO's ({found.names[0]}, ...), so pass --data coco")
+    if data == "coco" and all("/" in key and not key.startswith(("train", "val")) for key in found.keys):
+        raise DataError(
+            f"{root}: its images are in folders of classes, as CUB's ({found.names[0]}, ...), so pass --data cub; "
+            "COCO in AttnGAN's layout has images/NAME.jpg"
+        )
+
+
+def _found(root: Path, folders: Sequence[Path], split: str) -> Found | None:
+    """The images of the split, which lists name; ``None`` where the split has none."""
     text, pickled = root / split / "filenames.txt", root / split / "filenames.pickle"
     if is_file(text):
         names, source = read_lines(text), text
     elif is_file(pickled):
         names, source = read_plain_pickle(pickled), pickled
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = [decode(n) if isinstance(n, bytes) else n for n in names] if isinstance(names, list) else None
+        if names is None or not all(isinstance(name, str) for name in names):
             raise DataError(f"{pickled}: must hold a list of image names")
     elif split == "train":
-        names, source = _every_image(root, images), images
+        return _every_image(root, folders)
     else:
-        return []
-    if not names:
-        raise DataError(f"{source}: names no image")
+        return None
+    places = [place for place, name in enumerate(names) if not hidden(name)]
+    left = [names[place] for place in places]
+    notes = [f"{source}: left out {len(names) - len(left)} hidden files"] if len(left) < len(names) else []
+    if not left:
+        raise DataError(f"{source}: names no image; expected a line for each, such as CLASS/NAME")
+    _refuse_twice(source, left)
+    images = [Folder(folder, IMAGE_ENDINGS) for folder in folders]
+    found = Found([], left, [], places, len(names), notes)
+    for name in left:
+        path, key = _image(images, name, root / split)
+        found.paths.append(path)
+        found.keys.append(key)
+    _refuse_twice(source, found.keys)
+    return found
+
+
+def _refuse_twice(source: Path, names: Sequence[str]) -> None:
     twice = duplicate(names)
     if twice is not None:
         # Two of one image would be taken for a pair of different ones.
         raise DataError(f"{source}: names {twice!r} twice; each image may be in a split once")
-    return names
 
 
-def _every_image(root: Path, images: Path) -> list[str]:
+def _every_image(root: Path, folders: Sequence[Path]) -> Found:
     """Without split files: all there are, each with captions and the other way round."""
     folder = _text_folder(root)
     if folder is None:
         raise DataError(
             f"{root / 'train'}: filenames.txt or .pickle is missing; captions.pickle goes by its order"
         )
-    files = [path for path in images.glob("*/*") if path.suffix.lower() in _SUFFIXES]
-    names = sorted(str(path.relative_to(images).with_suffix("")) for path in files)
-    for path in sorted(folder.glob("*/*.txt")):
-        if str(path.relative_to(folder).with_suffix("")) not in set(names):
-            raise DataError(f"{path}: captions without an image in {images}")
-    return names
+    images = Folder(folders[0], IMAGE_ENDINGS)
+    paths = images.files()
+    if not paths:
+        raise DataError(f"{images.path}: names no image; expected {_LAYOUT}, or images/NAME.jpg without classes")
+    for path in paths:
+        if not is_file(path):
+            raise DataError(f"{path}: captions without an image; it links to nothing")
+    keys = [images.key(path) for path in paths]
+    _refuse_twice(images.path, keys)
+    names, known = [str(path.relative_to(images.path).with_suffix("")) for path in paths], set(keys)
+    texts = Folder(folder, (".txt",))
+    for path in texts.files():
+        if texts.key(path) not in known:
+            name = str(path.relative_to(folder).with_suffix(""))
+            raise DataError(f"{path}: captions without an image in {images.path}{_beside([images], name)}")
+    return Found(paths, names, keys, list(range(len(names))), len(names), [])
 
 
-def _image(images: Path, name: str, where: Path) -> Path:
-    path = inside(images, name + ".jpg", where)
-    if is_file(path):
-        return path
-    for other in path.parent.glob("*") if path.parent.is_dir() else ():
-        if other.stem == path.stem and other.suffix.lower() in _SUFFIXES and is_file(other):
-            return other
-    raise DataError(f"{path}: captions without an image ({where} names it)")
+def _image(images: Sequence[Folder], name: str, where: Path) -> tuple[Path, str]:
+    for folder in images:
+        path = folder.find(name, where)
+        if path is not None:
+            return path, folder.key(path)
+    path = images[0].path / (without_ending(name) + IMAGE_ENDINGS[0])
+    raise DataError(f"{path}: captions without an image ({where} names it){_beside(images, without_ending(name))}")
+
+
+def _beside(images: Sequence[Folder], name: str) -> str:
+    """What a missing image might be, for its error."""
+    others = [other for folder in images for other in folder.others(name)]
+    there = f"there is {', '.join(others)}, but " if others else ""
+    return f"; {there}an image is called NAME{', NAME'.join(IMAGE_ENDINGS)}"
 
 
 def _text_folder(root: Path) -> Path | None:
     return next((root / f for f in _TEXT_FOLDERS if (root / f).is_dir()), None)
 
 
-def _captions(root: Path, split: str, names: list[str]) -> list[list[str]]:
+def _captions(root: Path, split: str, found: Found, each: int) -> tuple[list[list[str]], list[str]]:
     folder = _text_folder(root)
     if folder is None:
-        return _pickled_captions(root, split, len(names))
-    captions = []
-    for name in names:
-        path = inside(folder, name + ".txt", root / split)
-        if not is_file(path):
+        captions = _pickled_captions(root, split, found.total, each)
+        note = f"{root / 'captions.pickle'}: {each} captions for each of {len(captions):,} {split} images"
+        return [captions[place] for place in found.places], [note]
+    texts, captions = Folder(folder, (".txt",)), []
+    for name, key in zip(found.names, found.keys, strict=True):
+        path = texts.find(name, root / split) or texts.find(key, root / split)
+        if path is None:
+            path = folder / (without_ending(name) + ".txt")
             raise DataError(f"{path}: an image without captions ({name} is in the {split} split)")
         lines = [clean(line) for line in read_lines(path) if tokenize(line)]
         if not lines:
             raise DataError(f"{path}: holds no caption")
         captions.append(lines)
-    return captions
+    return captions, []
 
 
-def _pickled_captions(root: Path, split: str, images: int) -> list[list[str]]:
+def _pickled_captions(root: Path, split: str, images: int, each: int) -> list[list[str]]:
     """AttnGAN's captions: [train, test, index to word, word to index], the same number for each image, in order."""
     path = root / "captions.pickle"
     if not is_file(path):
@@ -132,28 +219,40 @@ def _pickled_captions(root: Path, split: str, images: int) -> list[list[str]]:
     if not isinstance(content, list) or [type(part) for part in content[:3]] != list(kinds):
         raise DataError(f"{path}: must hold [train captions, test captions, index to word, word to index]")
     indexed, words = content[0 if split == "train" else 1], content[2]
-    each, rest = divmod(len(indexed), max(images, 1))
-    if rest or not each:
-        raise DataError(f"{path}: {len(indexed)} {split} captions do not divide evenly between {images} images")
     texts = _spelled_out(path, split, indexed, words)
+    # Which captions are whose follows from nothing but this number: by division, a part of the names would divide too.
+    if len(indexed) != each * images:
+        evenly = "are not" if indexed and len(indexed) % images == 0 else "do not divide evenly between"
+        what = f"{each} for each of {images} images" if evenly == "are not" else f"{images} images"
+        raise DataError(
+            f"{path}: {len(indexed)} {split} captions {evenly} {what}; they are in the order of the whole list of "
+            f"names, {each} an image: put back the filenames.pickle that came with it (to train on a part, give the "
+            f"captions as text/NAME.txt), or say how many there are of each image with --captions-per-image"
+        )
     return [texts[i : i + each] for i in range(0, len(texts), each)]
 
 
 def _spelled_out(path: Path, split: str, indexed: list[Any], words: dict[Any, Any]) -> list[str]:
+    words = {i: decode(word) if isinstance(word, bytes) else word for i, word in words.items()}
     for i, word in words.items():
         if not isinstance(i, int) or not isinstance(word, str):
             raise DataError(f"{path}: its vocabulary must hold a word for each index, got {type(word).__name__}")
+    # Index 0 is <end> and what shorter captions are filled up with; neither it nor <unk> is a word.
+    silent = {i for i, word in words.items() if _SPECIAL.fullmatch(word)} | ({0} - words.keys())
     letters, texts = 0, []
     for number, caption in enumerate(indexed):
         if not isinstance(caption, list):
             raise DataError(f"{path}: {split} caption {number} is a {type(caption).__name__}, not a list of words")
         chosen = []
+        letters += len(caption)
         for i in caption:
+            if isinstance(i, int) and i in silent:
+                continue
             if not isinstance(i, int) or i not in words:
                 what = i if isinstance(i, int | str) else f"a {type(i).__name__}"
                 raise DataError(f"{path}: a {split} caption holds {what}, which is no word of its vocabulary")
             chosen.append(words[i])
-            letters += len(words[i]) + 1
+            letters += len(words[i])
             # A pickle's lists may be one list many times over.
             if letters > LETTERS:
                 raise DataError(f"{path}: its {split} captions have more than {LETTERS:,} letters")
@@ -162,30 +261,3 @@ def _spelled_out(path: Path, split: str, indexed: list[Any], words: dict[Any, An
             raise DataError(f"{path}: {split} caption {number} is empty")
         texts.append(text)
     return texts
-
-
-def _boxes(root: Path, names: list[str]) -> list[Box] | None:
-    """Bounding boxes by image name, or ``None`` where there is no such file."""
-    path, index = root / "bounding_boxes.txt", root / "images.txt"
-    if not is_file(path):
-        return None
-    images, lines = read_lines(index), read_lines(path)
-    try:
-        number = {line.split()[1].rsplit(".", 1)[0]: line.split()[0] for line in images}
-    except IndexError as error:
-        raise DataError(f"{index}: expected lines of 'number CLASS/NAME.jpg'") from error
-    try:
-        rows = {line.split()[0]: line.split()[1:5] for line in lines}
-        boxes = [rows[number[name]] for name in names]
-        return [_box(*row) for row in boxes]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: expected lines of 'number x y width height' ({error})") from error
-    except KeyError as error:
-        raise DataError(f"{path}: no bounding box for {error}; {index} must list every image") from error
-
-
-def _box(x: str, y: str, width: str, height: str) -> Box:
-    box = float(x), float(y), float(width), float(height)
-    if not all(math.isfinite(value) for value in box) or box[2] <= 0 or box[3] <= 0:
-        raise ValueError(f"no box: {x} {y} {width} {height}")
-    return box

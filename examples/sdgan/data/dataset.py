@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ class CaptionedImages:
         classes: (N,) int64, or ``None``.
         labels: (N, A) int64, attribute labels where they are known exactly, or ``None``.
         named: of each caption, the attributes that it names, where labels are known.
+        notes: what a person should know of how the files were read, a line each.
     """
 
     name: str
@@ -49,9 +52,17 @@ class CaptionedImages:
     classes: Tensor | None = None
     labels: Tensor | None = None
     named: list[list[list[str]]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the images and captions are, in their order, wherever they lie: equal for equal data."""
+        classes = None if self.classes is None else self.classes.tolist()
+        # Drawn images follow from the options; to the last bit, they are those of one kind of machine.
+        content = getattr(self.images, "content", {})
+        return {"images": len(self), "captions": digest(self.captions), "classes": digest(classes), **content}
 
     def load_all(self, size: int) -> Tensor:
         """Every image, uint8 (N, 3, size, size)."""
@@ -68,6 +79,11 @@ class CaptionedImages:
         found = [i for i in range(len(self)) if not paraphrased or len(set(self.captions[i])) > 1]
         count = min(count, len(found))
         return [found[k * len(found) // count] for k in range(count)]
+
+
+def digest(value: Any) -> str:
+    """A short text for a value of lists, numbers and text: another one for another value."""
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 def to_float(images: Tensor) -> Tensor:

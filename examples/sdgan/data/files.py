@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,15 +12,16 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from examples.sdgan.data.dataset import DataError
+from examples.sdgan.data.boxes import Box, around, reach
+from examples.sdgan.data.dataset import DataError, digest
 from examples.sdgan.data.reading import is_file
 
-Box = tuple[float, float, float, float]
 MEMORY = 2 << 30
 PIXELS = 1 << 26
 """Of the largest image that is decoded; one of a few bytes can declare so many that memory ends."""
 # Not all that Pillow knows: for some, such as EPS, it starts another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_HASHED = 1 << 26  # What lies behind a picture may be of any length.
 _SLACK = 76 / 64  # AttnGAN resizes to this much more than it crops.
 
 
@@ -32,7 +34,7 @@ class ImageFiles:
     Args:
         paths: of the images.
         size: pixels that will be asked for.
-        boxes: of each image (x, y, width, height), to crop around, or ``None``.
+        boxes: of each image, to crop around, or ``None``.
         progress: called with the number of files checked so far.
     """
 
@@ -43,21 +45,28 @@ class ImageFiles:
         boxes: Sequence[Box] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self.paths, self.boxes = list(paths), boxes
+        self.paths = list(paths)
+        self.boxes = None if boxes is None else [Box(*box) for box in boxes]
         self.stored = round(size * _SLACK)
+        # How far boxes reach, as a share of their images: boxes of smaller images all lie at the upper left.
+        self.reach = 0.0
         keep = len(self.paths) * 3 * self.stored**2 <= MEMORY
         self.memory = (
             torch.empty(len(self.paths), 3, self.stored, self.stored, dtype=torch.uint8) if keep else None
         )
 
-        def check(i: int) -> None:
+        def check(i: int) -> str:
             pixels = self._decode(i)
             if self.memory is not None:
                 self.memory[i] = pixels
+            return _content(self.paths[i])
 
+        found = []
         with ThreadPoolExecutor() as pool:
-            for done, _ in enumerate(pool.map(check, range(len(self.paths))), 1):
+            for done, content in enumerate(pool.map(check, range(len(self.paths))), 1):
+                found.append(content)
                 progress(done)
+        self.content = {"files": digest(found), "boxes": digest(self.boxes and [box[:4] for box in self.boxes])}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -90,8 +99,11 @@ class ImageFiles:
                     )
                 image = _rgb(ImageOps.exif_transpose(image))
                 if self.boxes is not None:
-                    image = image.crop(_around(self.boxes[i], image.size))
+                    self.reach = max(self.reach, reach(self.boxes[i], image.size))
+                    image = image.crop(around(self.boxes[i], image.size, path))
                 image = image.resize((self.stored, self.stored), Image.Resampling.BILINEAR)
+        except DataError:
+            raise
         except UnidentifiedImageError as error:
             raise DataError(
                 f"{path}: not a readable image (none of {', '.join(FORMATS)}, by its content)"
@@ -99,6 +111,12 @@ class ImageFiles:
         except Exception as error:
             raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _content(path: Path) -> str:
+    """Of a file that was decoded, what tells it from any other."""
+    with path.open("rb") as file:
+        return hashlib.blake2b(file.read(_HASHED), digest_size=16).hexdigest() + f" {path.stat().st_size}"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -117,15 +135,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A square of 1.5 times the box's longer side around its centre, within the image, as in AttnGAN."""
-    x, y, width, height = box
-    radius = 0.75 * max(width, height)
-    cx, cy = x + width / 2, y + height / 2
-    left, top = max(0, int(cx - radius)), max(0, int(cy - radius))
-    right, bottom = min(size[0], int(cx + radius)), min(size[1], int(cy + radius))
-    if left >= right or top >= bottom:
-        raise ValueError(f"its bounding box {box} leaves nothing of {size[0]} x {size[1]} pixels")
-    return left, top, right, bottom

@@ -25,10 +25,10 @@ def open_data(
     if config.root is None:
         raise DataError(f"--data {config.data} needs --root DIR, the folder of the data set")
     read = cub if config.data == "cub" else coco
-    train = read(config.root, "train", config.size, progress)
+    train = read(config.root, "train", config.size, progress, config.captions_per_image)
     if len(train) < 2:
         raise DataError(f"{config.root}: needs at least 2 training images with captions, found {len(train)}")
-    test = read(config.root, "test", config.size, progress)
+    test = read(config.root, "test", config.size, progress, config.captions_per_image)
     both = {*_paths(train)} & {*_paths(test)}
     if both:
         raise DataError(

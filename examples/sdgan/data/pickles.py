@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,18 @@ _PLAIN = frozenset(
         "LONG_BINGET",
     ]
 )
+_BY_CODE = {code.code: code for code in pickletools.opcodes}
 # The unpickler stops at these with a better reason: it knows the names.
 _NAMED = frozenset(("GLOBAL", "STACK_GLOBAL", "INST", "PERSID", "BINPERSID"))
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+# Text of Python 2 is bytes in no known encoding; it is read as text files are.
+codecs.register_error("scbn.windows-1252", _as_windows_1252)
 
 
 class _Refused(Exception):
@@ -78,13 +90,15 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_plain_pickle(path: Path) -> Any:
     """The lists, dictionaries, strings and numbers of a pickle, as AttnGAN's metadata files hold.
 
+    The bytes that are text to Python 2 are read as UTF-8, what is none of it as Windows-1252.
+
     Raises:
         DataError: the file is missing or broken, or it would run code.
     """
     data = read_bytes(path)
     try:
         _scan(data)
-        return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
+        return _PlainUnpickler(io.BytesIO(data), encoding="utf-8", errors="scbn.windows-1252").load()
     except _Refused as error:
         raise DataError(
             f"{path}: refused, for the pickle holds more than lists, dictionaries, text and numbers: {error}"
@@ -95,7 +109,7 @@ def read_plain_pickle(path: Path) -> Any:
 
 def _scan(data: bytes) -> None:
     """Look at every instruction before one is carried out."""
-    for code, argument, _ in pickletools.genops(data):
+    for code, argument in _instructions(data):
         if code.name in _NAMED:
             return
         if code.name not in _PLAIN:
@@ -103,6 +117,22 @@ def _scan(data: bytes) -> None:
         # The unpickler makes room for as many objects as the highest number says.
         if code.name in ("PUT", "LONG_BINPUT") and int(argument) > len(data):  # pyright: ignore[reportArgumentType]
             raise ValueError(f"it numbers an object {argument:,} in {len(data):,} bytes")
+
+
+def _instructions(data: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """As ``pickletools.genops``, which takes text of Python 2 for ASCII and fails where it is none."""
+    file = io.BytesIO(data)
+    code: Any = None
+    while code is None or code.name != "STOP":
+        byte = file.read(1).decode("latin1")
+        code = _BY_CODE.get(byte)
+        if code is None:
+            raise ValueError(f"no instruction of a pickle: {byte!r}" if byte else "it ends before its end")
+        if code.name == "STRING":
+            argument = file.readline()
+        else:
+            argument = None if code.arg is None else code.arg.reader(file)
+        yield code, argument
 
 
 def largest_tuple(data: bytes) -> int:

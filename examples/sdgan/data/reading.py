@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -104,6 +106,11 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or holds no text.
     """
+    return list(numbered_lines(path).values())
+
+
+def numbered_lines(path: Path) -> dict[int, str]:
+    """As :func:`read_lines`, by the number of the line, counted from 1."""
     data = read_bytes(path)
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     try:
@@ -112,15 +119,30 @@ def read_lines(path: Path) -> list[str]:
         )
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: begins as {encoding}, but is not ({error.reason}); save it as UTF-8") from error
-    text = [line if isinstance(line, str) else _decode(line) for line in lines]
+    text = [line if isinstance(line, str) else decode(line) for line in lines]
     if any("\0" in line for line in text):
         raise DataError(
             f"{path}: holds NUL bytes, so it is no text (or UTF-16 without its mark); save it as UTF-8"
         )
-    return [line.strip() for line in text if line.strip()]
+    return {number: line.strip() for number, line in enumerate(text, 1) if line.strip()}
 
 
-def _decode(line: bytes) -> str:
+def form(name: str) -> str:
+    """A file name as it is compared: systems write one letter in several forms (a macOS disk takes accents apart)."""
+    with contextlib.suppress(UnicodeEncodeError):
+        # Python keeps the bytes of a name that is no UTF-8 as surrogates.
+        name = name if name.isprintable() else decode(os.fsencode(name))
+    return unicodedata.normalize("NFC", name)
+
+
+def hidden(relative: str | Path) -> bool:
+    """Whether a path leads over what systems and editors leave: .DS_Store, ._NAME, .ipynb_checkpoints, __MACOSX."""
+    parts = Path(os.path.normpath(relative)).parts
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
+
+
+def decode(line: bytes) -> str:
+    """UTF-8, or else Windows-1252."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,0 +1,60 @@
+"""What a run to resume and its continuation must have in common, and what of them differs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from examples.sdgan.checkpoint import check_weights, tensors_within
+from examples.sdgan.config import Config, from_json
+
+# What may differ; of the data set, the content is compared instead.
+_FREE = (
+    "root",
+    "captions_per_image",
+    "encoder.inception_weights",
+    "steps",
+    "out",
+    "resume",
+    "checkpoint_every",
+    "workers",
+    "accelerator",
+    "devices",
+    "nodes",
+    "compile",
+    "log",
+)
+
+
+def changed_options(stored: str, config: Config) -> str:
+    """The options that differ from the stored ones, each by its own name; nothing where all are equal."""
+    # Rebuilt, so that options that came later than the checkpoint have their defaults.
+    before, now = (_flat(json.loads(text)) for text in (from_json(stored).to_json(), config.to_json()))
+    changed = [name for name in now if name not in _FREE and before.get(name) != now[name]]
+    return "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def changed_data(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two fingerprints of data; nothing where they are equal."""
+    changed = [part for part in now if before.get(part) != now[part]]
+    if "images" in changed:
+        return f"{now['images']:,} images, were {before.get('images')}"
+    return f"other {', '.join(changed)}" if changed else ""
+
+
+def broken_part(state: dict[str, Any]) -> str:
+    """The first tensor of what only a resumed run reads that is not plain and finite; nothing where all are."""
+    for part in ("encoders", "gan"):
+        for name, value in tensors_within(part, state.get(part)):
+            try:
+                check_weights(name, value)
+            except ValueError:
+                return name
+    return ""
