@@ -231,7 +231,6 @@ def contrastive(margin: float, alpha: float, reduction: str, reductions: tuple[s
 
 def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
     """Require two batches of feature vectors and one flag a pair."""
-    not_symbolic(v1, v2, same)
     for name, v in (("v1", v1), ("v2", v2)):
         if not isinstance(v, Tensor) or v.dim() != 2:
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__

@@ -258,27 +258,27 @@ def _track(norm: BatchNormState, batch: _Statistics | None) -> None:
     """
     if norm.frozen:
         return
+    # Nothing here carries a gradient, so there is no grad mode to switch off, which exported graphs would record.
     mean, var = norm.running_mean, norm.running_var
-    with torch.no_grad():
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        if batch is None or mean is None or var is None:
-            return
-        of_batch = batch.var
-        if not batch.unbiased:
-            count = batch.count
-            below = (count - 1).clamp(min=1) if isinstance(count, Tensor) else count - 1
-            of_batch = of_batch * (count / below)
-        if norm.momentum is not None:
-            weight: Tensor | float = norm.momentum
-        else:
-            assert norm.num_batches_tracked is not None
-            weight = 1 / norm.num_batches_tracked.to(batch.mean.dtype)
-        if isinstance(batch.count, Tensor):  # a joint batch without a value, in any process, teaches nothing
-            weight = weight * (batch.count > 0)
-        for running, new in ((mean, batch.mean), (var, of_batch)):
-            step = weight.to(running.dtype) if isinstance(weight, Tensor) else weight
-            running.lerp_(new.to(running.dtype), step)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    if batch is None or mean is None or var is None:
+        return
+    of_batch = batch.var
+    if not batch.unbiased:
+        count = batch.count
+        below = (count - 1).clamp(min=1) if isinstance(count, Tensor) else count - 1
+        of_batch = of_batch * (count / below)
+    if norm.momentum is not None:
+        weight: Tensor | float = norm.momentum
+    else:
+        assert norm.num_batches_tracked is not None
+        weight = 1 / norm.num_batches_tracked.to(batch.mean.dtype)
+    if isinstance(batch.count, Tensor):  # a joint batch without a value, in any process, teaches nothing
+        weight = weight * (batch.count > 0)
+    for running, new in ((mean, batch.mean), (var, of_batch)):
+        step = weight.to(running.dtype) if isinstance(weight, Tensor) else weight
+        running.lerp_(new.to(running.dtype), step)
 
 
 def _own(norm: BatchNormState, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,7 @@ class SiameseContrastiveLoss(nn.Module):
 
     def forward(self, v1: Tensor | Sequence[Tensor], v2: Tensor | Sequence[Tensor], same: Tensor) -> Tensor:
         """The loss between the features ``v1`` and ``v2`` of the two branches."""
+        checks.not_symbolic(v1, v2, same)
         first, second = _stages("v1", v1), _stages("v2", v2)
         if len(first) != len(second):
             raise ValueError(f"v1 and v2 must have as many stages, got {len(first)} and {len(second)}")

@@ -73,7 +73,7 @@ def choose(x: Tensor, words: int = 1, shared: bool = False) -> Path:
     nothing that one process alone sees (sizes, layout, the number of words, what its GPU is) may decide between paths
     whose calls differ: the fused ones, whose calls do not, take every size.
     """
-    if _path == "reference" and (x.numel() > 0 or shared):
+    if _path == "reference" and x.numel() > 0:
         return "reference"
     fused = x.dim() >= 3 and (x.numel() > 0 or shared) and not recorded()
     if fused and _path in ("auto", "triton") and _has_triton(x):
