@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{i}")
-    for page in PAGES
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S))
-]
+CONTINUED = {"interop.md"}  # where each block goes on from those above it
+BLOCKS = []
+for page in PAGES:
+    found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    whole = ["".join(found)] if page.name in CONTINUED else found
+    BLOCKS += [pytest.param(block, id=f"{page.name}-{i}") for i, block in enumerate(whole)]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
