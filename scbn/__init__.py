@@ -2,14 +2,14 @@
 
 from scbn import ops as ops
 from scbn.attention import VisualSemanticEmbedding
-from scbn.attngan import retrofit_attngan
-from scbn.binding import checkpoint
+from scbn.generator.tree import TreeGenerator, TreeOutput
 from scbn.loss import SiameseContrastiveLoss
-from scbn.retrofit import norm_layers, retrofit, unretrofit
-from scbn.retrofit_report import NormLayer, Retrofit
+from scbn.retrofitting.attngan import retrofit_attngan
+from scbn.retrofitting.binding import checkpoint
+from scbn.retrofitting.replace import norm_layers, retrofit, unretrofit
+from scbn.retrofitting.report import NormLayer, Retrofit
 from scbn.sentence import SentenceSCBN
 from scbn.text import TextFeatures
-from scbn.tree import TreeGenerator, TreeOutput
 from scbn.word import WordSCBN
 
 __version__ = "0.1.0"

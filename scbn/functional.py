@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scbn import ops, sync
-from scbn.ops import compiled, composed, fused_sentence, fused_word
+from scbn import ops
+from scbn.ops import compiled, eager, sync
+from scbn.ops.sentence import sentence_norm
+from scbn.ops.word import word_norm
 
 
 class BatchNormState(NamedTuple):
@@ -105,7 +107,7 @@ def sentence_scbn(
         path = ops.choose(x, shared=_shared(norm))
         if path in ("tiled", "triton"):
             flat, group = _dense(x, path), _group_name(norm)
-            y, *batch = fused_sentence.sentence_norm(flat, gamma, beta, *_given(norm, x), norm.eps, group, path)
+            y, *batch = sentence_norm(flat, gamma, beta, *_given(norm, x), norm.eps, group, path)
             _track(norm, _fused_statistics(norm, x, *batch))
             return _like(x, y)
         xhat, batch = _standardize(x.to(_compute_dtype(x)), norm)
@@ -156,7 +158,7 @@ def word_scbn(
         path = ops.choose(x, keys.shape[1], shared=_shared(norm))
         if path in ("tiled", "triton"):
             settings = *_given(norm, x), norm.eps, scale, _group_name(norm), path
-            y, *batch = fused_word.word_norm(_dense(x, path), *tables, *settings)
+            y, *batch = word_norm(_dense(x, path), *tables, *settings)
             _track(norm, _fused_statistics(norm, x, *batch))
             return _like(x, y)
         xhat, batch = _standardize(x.to(_compute_dtype(x)), norm)
@@ -181,7 +183,7 @@ def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = Non
         dtype = _compute_dtype(x)
         weights = torch.bmm(keys.to(dtype) * scale, _flat(x.to(dtype)))
         if padding_mask is not None:
-            hidden = composed.hidden_words(padding_mask)
+            hidden = eager.hidden_words(padding_mask)
             assert hidden is not None
             weights = weights.masked_fill(hidden[:, :, None], -torch.inf).softmax(1)
             weights = weights.masked_fill(padding_mask[:, :, None], 0)
@@ -205,7 +207,7 @@ def visual_semantic_embedding(
         weights = word_attention(x.to(dtype), keys, padding_mask=padding_mask, scale=scale)
         vse = torch.bmm(keys.to(dtype).mT, _flat(weights)).reshape(x.shape).to(x.dtype)
         layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-        return vse.contiguous(memory_format=layout) if composed.is_channels_last(x) else vse
+        return vse.contiguous(memory_format=layout) if eager.is_channels_last(x) else vse
 
 
 def siamese_contrastive_loss(
@@ -312,7 +314,7 @@ def _dense(x: Tensor, path: ops.Path) -> Tensor:
 def _like(x: Tensor, y: Tensor) -> Tensor:
     """What a fused operation returned, in x's shape, dtype and layout."""
     y = y.reshape(x.shape).to(x.dtype)
-    if not composed.is_channels_last(x) or composed.is_channels_last(y):
+    if not eager.is_channels_last(x) or eager.is_channels_last(y):
         return y
     return y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
 
@@ -336,7 +338,7 @@ def _flat(x: Tensor) -> Tensor:
 def _modulation(path: ops.Path) -> ModuleType:
     """The module that modulates on a path which leaves the normalising to PyTorch."""
     if path != "reference":
-        return compiled if path == "compiled" else composed
+        return compiled if path == "compiled" else eager
     from scbn import reference  # needs einops, which nothing else does
 
     return reference

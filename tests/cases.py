@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from scbn import SentenceSCBN, TextFeatures, WordSCBN, reference
-from scbn.ops import fused_sentence, fused_word
+from scbn.ops import sentence as fused_sentence
+from scbn.ops import word as fused_word
 
 WORD_DIM, SENTENCE_DIM = 6, 5
 CUES = ("sentence", "word", "both")

@@ -18,7 +18,7 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 from hypothesis import HealthCheck, settings
 
 from scbn import ops
-from scbn.ops import tiles
+from scbn.ops.cpu import tiles
 
 settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")

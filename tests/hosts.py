@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import scbn
 from examples.attngan.generator import Generator, upsampling
 from scbn import TextFeatures
-from scbn.binding import Retrofitted
+from scbn.retrofitting.binding import Retrofitted
 
 SENTENCE, WORDS, NOISE, CODE = 8, 8, 6, 5
 

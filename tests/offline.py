@@ -16,8 +16,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from scbn.ops import triton_kernels, triton_sentence_kernels, triton_word_kernels
-from scbn.ops.triton_launch import FUSED, product_settings, word_blocks
+from scbn.ops.triton import common, sentence_kernels
+from scbn.ops.triton import word_kernels as kernels
+from scbn.ops.triton.launch import FUSED, product_settings, word_blocks
 
 POINTERS = {"x", "y", "dy", "dx"}
 FLOATS = {"eps", "factor", "scale", "share"}
@@ -87,7 +88,7 @@ def word_kernels(
 
     ``ones``: with every size 1, which the launcher makes a constant, whose type then is no tensor's.
     """
-    k, dtype = triton_word_kernels, "bf16" if kind == "bf16" else "fp32"
+    k, dtype = kernels, "bf16" if kind == "bf16" else "fp32"
     slots, (apply, reduce, dx) = word_blocks(words, channels, kind, divmod(capability, 10))
     shared = {"WORDS": slots, "HAS_PADDING": True}
     for kernel, block, more in (
@@ -102,11 +103,11 @@ def word_kernels(
 
 def other_kernels(dtype: str, capability: int, contiguous: bool, ones: bool = False):
     """Name and usage of the kernels without words, at their largest tile."""
-    s, block = triton_sentence_kernels, {"BLOCK_P": 512 if contiguous else 64, "BLOCK_C": 8 if contiguous else 64}
+    s, block = sentence_kernels, {"BLOCK_P": 512 if contiguous else 64, "BLOCK_C": 8 if contiguous else 64}
     stats = {"BLOCK_P": 1024 if contiguous else 64, "BLOCK_C": 4 if contiguous else 64}
     for kernel, more in (
-        (triton_kernels.statistics_partial, stats),
-        (triton_kernels.statistics_merge, {"BLOCK_S": 64, "BLOCK_C": 16}),
+        (common.statistics_partial, stats),
+        (common.statistics_merge, {"BLOCK_S": 64, "BLOCK_C": 16}),
         (s.sentence_apply, block),
         (s.sentence_reduce, block),
         (s.sentence_finish, {"BLOCK_S": 32, "BLOCK_C": 16}),

@@ -13,11 +13,13 @@ import torch.distributed as dist
 from torch import nn
 
 import scbn
-from scbn import TextFeatures, TreeGenerator, functional, ops, reference, stages
-from scbn.binding import TextHolder, _holders
+from scbn import TextFeatures, TreeGenerator, functional, ops, reference
+from scbn.generator import stages
 from scbn.norm import _sync_group, batch_norm_state
 from scbn.ops import compiled as ops_compiled
-from scbn.ops import composed, tiled_sentence
+from scbn.ops import eager as composed
+from scbn.ops.cpu import sentence as tiled_sentence
+from scbn.retrofitting.binding import TextHolder, _holders
 
 
 class Small(nn.Module):
@@ -183,7 +185,7 @@ def test_a_path_runs_what_it_is_called_after(path: ops.Path, monkeypatch: pytest
 @pytest.mark.parametrize("cue", ["sentence", "word"])
 def test_both_cues_take_the_triton_path(cue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    module = importlib.import_module(f"scbn.ops.triton_{cue}")
+    module = importlib.import_module(f"scbn.ops.triton.{cue}")
     ran, real = [], module.forward
     monkeypatch.setattr(module, "forward", lambda *args: ran.append(cue) or real(*args))
     layer = scbn.SentenceSCBN(3, 4) if cue == "sentence" else scbn.WordSCBN(3, 4)

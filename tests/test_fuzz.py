@@ -20,7 +20,8 @@ from scbn import (
     WordSCBN,
     ops,
 )
-from scbn.ops import compiled, composed
+from scbn.ops import compiled
+from scbn.ops import eager as composed
 from tests.fuzz.runner import one, run
 
 X, S, W = torch.randn(2, 8, 4, 4), torch.randn(2, SENTENCE_DIM), torch.randn(2, 3, WORD_DIM)

@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import scbn
 from scbn import SentenceSCBN, TextFeatures, TreeGenerator, VisualSemanticEmbedding, WordSCBN, ops
+from scbn.ops import dispatch
 
 # Of torch.jit, by which torch.func.jvp finds its rules too.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning")
@@ -33,7 +34,7 @@ close = torch.testing.assert_close
 def large() -> tuple[Tensor, TextFeatures]:
     """Beyond the size from which a fused path is taken by itself."""
     x, text = inputs_of(Case((3, 8, 80, 90), padded=True), torch.float32)
-    assert x.numel() >= ops.WORTHWHILE
+    assert x.numel() >= dispatch.WORTHWHILE
     return x, text
 
 

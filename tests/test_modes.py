@@ -12,7 +12,7 @@ from cases import CUES, Case, inputs_of, layer_of
 from torch import Tensor, nn
 
 from scbn import TextFeatures, TreeGenerator, VisualSemanticEmbedding, ops
-from scbn.ops import tiles
+from scbn.ops.cpu import tiles
 
 CASE = Case((6, 8, 9, 7), padded=True)
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import scbn
-from scbn import TextFeatures, TreeGenerator, stages
+from scbn import TextFeatures, TreeGenerator
+from scbn.generator import stages
 
 
 class Nested(nn.Module):

@@ -12,7 +12,11 @@ import torch
 from cases import CUES, Case, check_ops, inputs_of, layer_of, oracle
 
 from scbn import TextFeatures, ops
-from scbn.ops import composed, fused_sentence, fused_word, tiles
+from scbn.ops import dispatch
+from scbn.ops import eager as composed
+from scbn.ops import sentence as fused_sentence
+from scbn.ops import word as fused_word
+from scbn.ops.cpu import tiles
 
 # Dynamo and float() warn about what these tests do on purpose.
 pytestmark = [
@@ -137,9 +141,9 @@ def test_a_forked_process_with_one_thread_as_data_loaders_have() -> None:
 
 
 def test_opcheck_on_every_registered_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in pkgutil.iter_modules(ops.__path__):
-        if not module.name.startswith("triton") or importlib.util.find_spec("triton"):
-            importlib.import_module(f"scbn.ops.{module.name}")
+    for module in pkgutil.walk_packages(ops.__path__, "scbn.ops."):
+        if "triton" not in module.name or importlib.util.find_spec("triton"):
+            importlib.import_module(module.name)
     names: list[str] = torch._C._dispatch_get_all_op_names()
     registered = {name.partition(".")[0] for name in names if name.startswith("scbn::")}
     checked = set()
@@ -178,7 +182,7 @@ def test_keeps_little_for_the_backward(cue: str, compiled: bool) -> None:
 
 
 def test_the_switch() -> None:
-    small, large = torch.zeros(1, 2, 4), torch.zeros(1, 2, ops.WORTHWHILE)
+    small, large = torch.zeros(1, 2, 4), torch.zeros(1, 2, dispatch.WORTHWHILE)
     assert ops.get_path() == "auto"
     assert ops.choose(small) == "composed"
     assert ops.choose(large) == "tiled"

@@ -33,8 +33,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 import scbn
-from scbn.attngan import AttnGANText
-from scbn.binding import HOLDER, TextHolder
+from scbn.retrofitting.attngan import AttnGANText
+from scbn.retrofitting.binding import HOLDER, TextHolder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),

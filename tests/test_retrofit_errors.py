@@ -11,8 +11,8 @@ from torch import nn
 
 import scbn
 from scbn import TextFeatures
-from scbn.attngan import AttnGANText
-from scbn.binding import HOLDER
+from scbn.retrofitting.attngan import AttnGANText
+from scbn.retrofitting.binding import HOLDER
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),

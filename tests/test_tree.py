@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from scbn import SentenceSCBN, TextFeatures, TreeGenerator, WordSCBN
-from scbn.stages import InitialStage, RefinementStage, UpBlock
+from scbn.generator.stages import InitialStage, RefinementStage, UpBlock
 
 small = partial(TreeGenerator, 5, 6, base_size=8, channels=4, residual_blocks=1, noise_dim=3, condition_dim=4)
 

@@ -14,7 +14,10 @@ pytest.importorskip("triton", reason="triton is not installed")
 from torch._subclasses import FakeTensorMode
 
 from scbn import TextFeatures, WordSCBN, ops
-from scbn.ops import composed, fused_sentence, fused_word, triton_launch
+from scbn.ops import eager as composed
+from scbn.ops import sentence as fused_sentence
+from scbn.ops import word as fused_word
+from scbn.ops.triton import launch as triton_launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RELATIVE = {torch.float32: 3e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scbn import TextFeatures, TreeOutput
-from scbn.binding import RetrofittedWordSCBN
+from scbn.retrofitting.binding import RetrofittedWordSCBN
 
 
 class Adapter(nn.Module):

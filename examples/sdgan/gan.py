@@ -21,7 +21,7 @@ from examples.sdgan.discriminator import Discriminators, Verdict
 from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
 from examples.sdgan.losses import discriminator_loss, generator_loss, kl_loss
 from scbn import SiameseContrastiveLoss, TextFeatures, TreeGenerator, TreeOutput
-from scbn.stages import InitialStage, RefinementStage
+from scbn.generator.stages import InitialStage, RefinementStage
 
 
 def build_generator(config: Config) -> TreeGenerator:

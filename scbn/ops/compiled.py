@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scbn.ops import composed
+from scbn.ops import eager
 
 
 def sentence_modulate(*args: Any) -> Tensor:
-    """:func:`scbn.ops.composed.sentence_modulate`, compiled at its first call."""
-    return _compiled(composed.sentence_modulate)(*args)
+    """:func:`scbn.ops.eager.sentence_modulate`, compiled at its first call."""
+    return _compiled(eager.sentence_modulate)(*args)
 
 
 def word_modulate(*args: Any) -> Tensor:
-    """:func:`scbn.ops.composed.word_modulate`, compiled at its first call."""
-    return _compiled(composed.word_modulate)(*args)
+    """:func:`scbn.ops.eager.word_modulate`, compiled at its first call."""
+    return _compiled(eager.word_modulate)(*args)
 
 
 def _compiled(function: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scbn import TextFeatures, ops
-from scbn.ops import tiles
+from scbn.ops.cpu import tiles
 
 from . import draw, oracle
 from .call import Call

@@ -9,15 +9,17 @@ OPS = ["errors", "corners", "more_corners", "oracle", "ops", "fuzz"]
 MODEL = ["errors", "corners", "more_corners", "tree", "fuzz"]
 RETROFIT = ["corners", "more_corners", "retrofit_errors", "retrofit", "fuzz"]
 FILES = {
-    **dict.fromkeys(("functional", "attention", "word", "sentence", "norm", "text"), MATHS),
-    **dict.fromkeys(("ops/__init__", "ops/composed", "ops/tiles", "ops/tiled_word", "ops/tiled_sentence"), OPS),
-    **dict.fromkeys(("ops/fused_word", "ops/fused_sentence"), OPS),
+    **dict.fromkeys(("functional", "attention", "word", "sentence", "norm", "linear", "text"), MATHS),
+    **dict.fromkeys(("ops/dispatch", "ops/eager", "ops/cpu/tiles", "ops/cpu/word", "ops/cpu/sentence"), OPS),
+    **dict.fromkeys(("ops/word", "ops/sentence", "ops/sync"), OPS),
     "checks": ["errors", "corners", "more_corners", "fuzz", "loss", "oracle"],
     "loss": ["loss", "errors", "corners", "more_corners", "fuzz"],
-    **dict.fromkeys(("tree", "stages"), MODEL),
-    **dict.fromkeys(("retrofit", "binding", "attngan", "retrofit_report"), RETROFIT),
+    **dict.fromkeys(("generator/tree", "generator/stages"), MODEL),
+    **dict.fromkeys(
+        ("retrofitting/replace", "retrofitting/binding", "retrofitting/attngan", "retrofitting/report"), RETROFIT
+    ),
 }
-KERNELS = ("functional", "ops/__init__", "ops/tiles", "ops/tiled_word", "ops/fused_word", "ops/fused_sentence")
+KERNELS = ("functional", "ops/dispatch", "ops/cpu/tiles", "ops/cpu/word", "ops/word", "ops/sentence")
 
 
 def quick(path: str) -> list[str]:
@@ -28,7 +30,7 @@ def quick(path: str) -> list[str]:
 def slower(path: str) -> list[str]:
     """Pytest's arguments for the tests that a survivor meets: all of each file, and more files."""
     more = ["properties", "compile", "contract", "distributed"]
-    if path in ("tree", "stages", "retrofit", "binding", "attngan", "retrofit_report"):
+    if path.startswith(("generator/", "retrofitting/")):
         more = ["compile"]
     files = [*FILES[path], "behaviour", "ops", *more, *(["triton"] if path in KERNELS else [])]
     return _files(list(dict.fromkeys(files)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scbn import checks
 from scbn.attention import VisualSemanticEmbedding
-from scbn.stages import (
+from scbn.generator.stages import (
     ConditioningAugmentation,
     Cue,
     InitialStage,
@@ -60,9 +60,9 @@ class TreeGenerator(nn.Module):
             takes one argument; or a sequence of these, one for each stage.
         noise_dim, condition_dim: lengths of z and c.
         image_channels: of the images.
-        initial_stage: makes the first stage, called as :class:`scbn.stages.InitialStage` with
+        initial_stage: makes the first stage, called as :class:`scbn.generator.stages.InitialStage` with
             ``(in_features, channels, size, norm)``; the module is called as ``stage(code, text)``.
-        refinement_stage: makes each later stage, called as :class:`scbn.stages.RefinementStage` with
+        refinement_stage: makes each later stage, called as :class:`scbn.generator.stages.RefinementStage` with
             ``(in_channels, channels, residual_blocks, norm)``; called as ``stage(h, text)``, it must double the size.
 
     Shapes:

@@ -24,7 +24,7 @@ import torch
 import triton
 from torch import Tensor
 
-from scbn.ops.triton_launch import (
+from scbn.ops.triton.launch import (
     FUSED,
     capability,
     cut,
@@ -34,7 +34,7 @@ from scbn.ops.triton_launch import (
     statistics,
     word_blocks,
 )
-from scbn.ops.triton_word_kernels import word_apply, word_dx, word_finish, word_reduce
+from scbn.ops.triton.word_kernels import word_apply, word_dx, word_finish, word_reduce
 
 __all__ = ["backward", "forward", "statistics"]
 
@@ -52,7 +52,7 @@ def forward(
     eps: float,
     scale: float,
 ) -> Tensor:
-    """y of :func:`scbn.ops.fused_word.word_norm`."""
+    """y of :func:`scbn.ops.word.word_norm`."""
     samples, channels, positions = x.shape
     keys, gamma, beta, own_gamma, own_beta = (t.contiguous() for t in (keys, gamma, beta, own_gamma, own_beta))
     words = keys.shape[1]
@@ -84,7 +84,7 @@ def backward(
     scale: float,
     joint: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, ...]:
-    """Gradients as :func:`scbn.ops.fused_word.word_norm_backward`; ``joint`` is None where the statistics are given."""
+    """Gradients as :func:`scbn.ops.word.word_norm_backward`; ``joint`` is None where the statistics are given."""
     samples, channels, positions = x.shape
     keys, gamma, beta, own_gamma, own_beta = (t.contiguous() for t in (keys, gamma, beta, own_gamma, own_beta))
     words = keys.shape[1]

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from scbn.binding import (
+from scbn.norm import SCBN
+from scbn.retrofitting.binding import (
     HOLDER,
     BindText,
     Retrofitted,
@@ -21,8 +22,7 @@ from scbn.binding import (
     bind,
     unbind,
 )
-from scbn.norm import SCBN
-from scbn.retrofit_report import NormLayer, Retrofit, table
+from scbn.retrofitting.report import NormLayer, Retrofit, table
 from scbn.text import TextFeatures
 
 Cue = Literal["sentence", "word", "both"]

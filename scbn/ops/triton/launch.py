@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from scbn import ops
-from scbn.ops.triton_kernels import statistics_merge, statistics_partial
+from scbn.ops.triton.common import statistics_merge, statistics_partial
 
 # Said at every launch: Triton 3.9 warns where it is left open, and 3.10 changes what is meant then.
 FUSED = {"enable_fp_fusion": True}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from scbn.binding import Retrofitted
+from scbn.retrofitting.binding import Retrofitted
 
 
 class NormLayer(NamedTuple):

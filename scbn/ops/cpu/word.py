@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scbn.ops.composed import padding_logits
-from scbn.ops.tiles import fit, statistics, tile_buffer, tiles
+from scbn.ops.cpu.tiles import fit, statistics, tile_buffer, tiles
+from scbn.ops.eager import padding_logits
 
 __all__ = ["backward", "forward", "statistics"]
 
@@ -31,7 +31,7 @@ def forward(
     eps: float,
     scale: float,
 ) -> Tensor:
-    """y of :func:`scbn.ops.fused_word.word_norm`."""
+    """y of :func:`scbn.ops.word.word_norm`."""
     keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
     level, rstd = _level(x, padding), (var + eps).rsqrt()
     scales, shifts = (gamma * rstd).mT.contiguous(), beta.mT.contiguous()
@@ -62,7 +62,7 @@ def backward(
     scale: float,
     joint: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, ...]:
-    """Gradients as :func:`scbn.ops.fused_word.word_norm_backward`; ``joint`` is None where the statistics are given."""
+    """Gradients as :func:`scbn.ops.word.word_norm_backward`; ``joint`` is None where the statistics are given."""
     keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
     level, rstd = _level(x, padding), (var + eps).rsqrt()
     scales = gamma * rstd

@@ -2,7 +2,7 @@
 
 Scale and shift are one number for each sample and channel, so they go into the normalisation:
 ``y = x (rstd g) + (b - mean rstd g)``. Nothing is kept but x and two numbers a channel.
-:mod:`scbn.ops.tiled_sentence` and :mod:`scbn.ops.triton_sentence` compute it.
+:mod:`scbn.ops.cpu.sentence` and :mod:`scbn.ops.triton.sentence` compute it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scbn import sync
-from scbn.ops import composed, tiled_sentence
+from scbn.ops import eager, sync
+from scbn.ops.cpu import sentence as cpu
 
 
 @torch.library.custom_op("scbn::sentence_norm", mutates_args=())
@@ -33,7 +33,7 @@ def sentence_norm(
     Args:
         x: (N, C, P), contiguous or with channels innermost.
         gamma, beta: (N, C), the norm's own scale and shift within them.
-        mean, var, eps, group, path: as :func:`scbn.ops.fused_word.word_norm`.
+        mean, var, eps, group, path: as :func:`scbn.ops.word.word_norm`.
 
     Returns:
         As there.
@@ -90,10 +90,10 @@ def _(dy, x, gamma, beta, mean, var, eps, of_batch, group, path):
 def implementation(path: str) -> ModuleType:
     """The module that computes; Triton is imported when it is first asked for."""
     if path == "tiled":
-        return tiled_sentence
-    from scbn.ops import triton_sentence
+        return cpu
+    from scbn.ops.triton import sentence as triton
 
-    return triton_sentence
+    return triton
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -113,7 +113,7 @@ def _backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | 
         # Someone differentiates the gradient: by operations that autograd knows.
         given = (None, None) if ctx.of_batch else (mean, var)
         rest = (*given, ctx.eps, ctx.group)
-        grads = composed.differentiable_gradients(composed.sentence_norm, tuple(tensors), rest, dy)
+        grads = eager.differentiable_gradients(eager.sentence_norm, tuple(tensors), rest, dy)
     else:
         grads = sentence_norm_backward(dy, *tensors, mean, var, ctx.eps, ctx.of_batch, ctx.group, ctx.path)
     return *grads, *(None,) * 5

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scbn.ops.tiles import fit, statistics, tile_buffer, tiles
+from scbn.ops.cpu.tiles import fit, statistics, tile_buffer, tiles
 
 __all__ = ["backward", "forward", "statistics"]
 
 
 def forward(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-    """y of :func:`scbn.ops.fused_sentence.sentence_norm`."""
+    """y of :func:`scbn.ops.sentence.sentence_norm`."""
     scales = gamma.to(x.dtype) * (var + eps).rsqrt()
     # One multiplication and addition, as in PyTorch's own batch norm: no better where a mean is large, and no worse.
     scales, shifts = scales[:, :, None], (beta.to(x.dtype) - scales * mean)[:, :, None]
@@ -32,7 +32,7 @@ def backward(
     eps: float,
     joint: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients as :func:`scbn.ops.fused_sentence.sentence_norm_backward`; ``joint`` is None where statistics are given."""
+    """Gradients as :func:`scbn.ops.sentence.sentence_norm_backward`; ``joint`` is None where statistics are given."""
     gamma, rstd = gamma.to(x.dtype), (var + eps).rsqrt()
     scales = (gamma * rstd)[:, :, None]
     dx, dgamma, dbeta = torch.empty_like(x), torch.zeros_like(gamma), torch.zeros_like(gamma)

@@ -2,7 +2,7 @@
 
 Forward: statistics, then one pass that reads x and writes y. Backward: attention is recomputed from x; kept are x, the
 tables and two numbers a channel. Opaque to torch.compile on purpose: traced through, the partitioner would keep maps of
-x's size. :mod:`scbn.ops.tiled_word` and :mod:`scbn.ops.triton_word` compute it.
+x's size. :mod:`scbn.ops.cpu.word` and :mod:`scbn.ops.triton.word` compute it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scbn import sync
-from scbn.ops import composed, tiled_word
+from scbn.ops import eager, sync
+from scbn.ops.cpu import word as cpu
 
 
 @torch.library.custom_op("scbn::word_norm", mutates_args=())
@@ -113,10 +113,10 @@ def _(dy, x, keys, gamma, beta, own_gamma, own_beta, padding, mean, var, eps, sc
 def implementation(path: str) -> ModuleType:
     """The module that computes; Triton is imported when it is first asked for."""
     if path == "tiled":
-        return tiled_word
-    from scbn.ops import triton_word
+        return cpu
+    from scbn.ops.triton import word as triton
 
-    return triton_word
+    return triton
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -137,7 +137,7 @@ def _backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | 
         # Someone differentiates the gradient: by operations that autograd knows.
         given = (None, None) if ctx.of_batch else (mean, var)
         rest = (padding, *given, *settings, ctx.group)
-        grads = composed.differentiable_gradients(composed.word_norm, tuple(tensors), rest, dy)
+        grads = eager.differentiable_gradients(eager.word_norm, tuple(tensors), rest, dy)
     else:
         rest = (padding, mean, var, *settings, ctx.of_batch, ctx.group, ctx.path)
         *grads, own = word_norm_backward(dy, *tensors, *rest)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scbn import sync
+from scbn.ops import sync
 
 
 def sentence_norm(
@@ -21,7 +21,7 @@ def sentence_norm(
     eps: float,
     group: str = "",
 ) -> Tensor:
-    """The same function of the same arguments as :func:`scbn.ops.fused_sentence.sentence_norm`, of which it returns y."""
+    """The same function of the same arguments as :func:`scbn.ops.sentence.sentence_norm`, of which it returns y."""
     return sentence_modulate(x, standardize(x, mean, var, eps, group), gamma, beta)
 
 
@@ -39,7 +39,7 @@ def word_norm(
     scale: float,
     group: str = "",
 ) -> Tensor:
-    """The same function of the same arguments as :func:`scbn.ops.fused_word.word_norm`, of which it returns y."""
+    """The same function of the same arguments as :func:`scbn.ops.word.word_norm`, of which it returns y."""
     xhat = standardize(x, mean, var, eps, group)
     return word_modulate(x, xhat, keys, gamma, beta, own_gamma, own_beta, padding, scale)
 

@@ -11,14 +11,14 @@ import torch
 import triton
 from torch import Tensor
 
-from scbn.ops.triton_launch import FUSED, cut, on, statistics
-from scbn.ops.triton_sentence_kernels import sentence_apply, sentence_dx, sentence_finish, sentence_reduce
+from scbn.ops.triton.launch import FUSED, cut, on, statistics
+from scbn.ops.triton.sentence_kernels import sentence_apply, sentence_dx, sentence_finish, sentence_reduce
 
 __all__ = ["backward", "forward", "statistics"]
 
 
 def forward(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-    """y of :func:`scbn.ops.fused_sentence.sentence_norm`."""
+    """y of :func:`scbn.ops.sentence.sentence_norm`."""
     samples, channels, positions = x.shape
     block_p, block_c = _blocks(x)
     y = torch.empty_like(x)
@@ -39,7 +39,7 @@ def backward(
     eps: float,
     joint: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients as :func:`scbn.ops.fused_sentence.sentence_norm_backward`; ``joint`` is None where statistics are given."""
+    """Gradients as :func:`scbn.ops.sentence.sentence_norm_backward`; ``joint`` is None where statistics are given."""
     samples, channels, positions = x.shape
     gamma = gamma.contiguous()
     block_p, block_c = _blocks(x)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scbn.ops.composed import hidden_words
-from scbn.retrofit import STOOD_FOR, Cue, norm_layers, retrofit
-from scbn.retrofit_report import Retrofit
+from scbn.ops.eager import hidden_words
+from scbn.retrofitting.replace import STOOD_FOR, Cue, norm_layers, retrofit
+from scbn.retrofitting.report import Retrofit
 from scbn.text import TextFeatures
 
 # What these generators call the arguments of their forward.

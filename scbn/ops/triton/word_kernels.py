@@ -1,4 +1,4 @@
-"""Triton kernels of the word cue; the formulas stand in :mod:`scbn.ops.triton_word`, which launches them."""
+"""Triton kernels of the word cue; the formulas stand in :mod:`scbn.ops.triton.word`, which launches them."""
 
 # pyright: reportCallIssue=false, reportArgumentType=false
 # Triton adds launch options to a kernel's signature and indexes tensors by None; its types know neither.
@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scbn.ops.triton_kernels import load_channels, load_tile, store_tile
+from scbn.ops.triton.common import load_channels, load_tile, store_tile
 
 
 @triton.jit

@@ -1,0 +1,1 @@
+"""The tree-structured generator and the stages that it is made of."""

@@ -1,0 +1,1 @@
+"""Both cues on the CPU, in tiles that stay in cache."""

@@ -1,0 +1,139 @@
+"""Which implementation of the modulated norm runs: chosen by name, or by what x is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Path = Literal["auto", "reference", "composed", "compiled", "tiled", "triton"]
+
+# Below this many values the overhead of a tile's operations outweighs the memory they save.
+WORTHWHILE = 1 << 17
+# One more than the words, and a power of two: the kernels keep a region's logits in registers.
+WORD_SLOTS = 128
+
+_path: Path = "auto"
+_TRITON = importlib.util.find_spec("triton") is not None
+# Torch 2.11 takes is_exporting for true in whatever Dynamo traces.
+_DYNAMO_TELLS_EXPORT = tuple(int(part) for part in torch.__version__.split(".")[:2]) > (2, 11)
+
+
+def get_path() -> Path:
+    """The path in force."""
+    return _path
+
+
+def set_path(path: Path) -> None:
+    """Choose the implementation for the whole process: ``"auto"`` or one of the table above.
+
+    Raises:
+        ValueError: another name.
+    """
+    global _path
+    if path not in get_args(Path):
+        raise ValueError(f"path must be one of {get_args(Path)}, got {path!r}")
+    _path = path
+
+
+@contextlib.contextmanager
+def use(path: Path) -> Iterator[None]:
+    """Choose the implementation within a ``with`` block; see :func:`set_path`."""
+    before = get_path()
+    set_path(path)
+    try:
+        yield
+    finally:
+        set_path(before)
+
+
+def choose(x: Tensor, words: int = 1, shared: bool = False) -> Path:
+    """The path that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``.
+
+    ``shared``: statistics are those of a group of processes, which all have to make the same collective calls. Then
+    nothing that one process alone sees (sizes, layout, the number of words, what its GPU is) may decide between paths
+    whose calls differ: the fused ones, whose calls do not, take every size.
+    """
+    if _path == "reference" and x.numel() > 0:
+        return "reference"
+    fused = x.dim() >= 3 and (x.numel() > 0 or shared) and not recorded()
+    if fused and _path in ("auto", "triton") and _has_triton(x):
+        if _fits_triton(x, words):
+            return "triton"
+        if shared:
+            return "tiled"
+    if fused and _path in ("auto", "tiled") and _runs_tiled(x) and (shared or _gains_tiled(x)):
+        return "tiled"
+    if _path == "compiled" and not torch.compiler.is_compiling() and not recorded():
+        return "compiled"
+    return "composed"
+
+
+def _runs_tiled(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def _gains_tiled(x: Tensor) -> bool:
+    return x.is_contiguous() and (_path == "tiled" or x.numel() >= WORTHWHILE)
+
+
+def _has_triton(x: Tensor) -> bool:
+    if not _TRITON or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return False
+    if x.device.type == "cuda":
+        return torch.version.cuda is not None
+    return x.device.type == "cpu" and _path == "triton" and interpreted()
+
+
+def _fits_triton(x: Tensor, words: int) -> bool:
+    if x.numel() == 0 or words >= WORD_SLOTS or x.shape[0] > 65_535:  # a grid's limit
+        return False
+    if max(x[0].numel(), x[0, 0].numel() * 2 * WORD_SLOTS) >= 2**31:  # offsets within a sample are 32-bit
+        return False
+    return x.device.type != "cuda" or torch.cuda.get_device_properties(x.device).major >= 8
+
+
+def interpreted() -> bool:
+    """Whether Triton was told to interpret its kernels, which lets them run, slowly, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def recorded() -> bool:
+    """Whether a graph is recorded or a transform active, which know PyTorch's own operations only.
+
+    ``torch.compile`` is none of these: it takes the fused operations as they are.
+    """
+    return _exporting() or _transformed()
+
+
+def _exporting() -> bool:
+    """Within torch.export, whose graphs hold PyTorch's own operations only."""
+    return torch.compiler.is_exporting() and (_DYNAMO_TELLS_EXPORT or not torch.compiler.is_dynamo_compiling())
+
+
+def _transformed() -> bool:
+    """Within vmap, grad, jvp and their like, forward-mode AD, jit.trace, make_fx.
+
+    A constant for torch.compile, which enters the transforms of the function it compiles while it traces them.
+    """
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or (not torch.compiler.is_compiling() and _proxy_mode() is not None)
+    )
+
+
+# What torch.compiler.assume_constant_result sets; to call it would import the compiler.
+_transformed._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _proxy_mode() -> object:
+    key = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore[reportAttributeAccessIssue]
+    return torch._C._get_dispatch_mode(key)  # pyright: ignore[reportAttributeAccessIssue]
