@@ -121,8 +121,8 @@ def meets(x: Tensor, *holders: nn.Module) -> None:
         raise ValueError(
             "the layer's weights are on the meta device but x is not: give them memory (layer.to_empty(device=...), then "
             "load_state_dict or reset_parameters), or, where hooks bring them at each call (accelerate's cpu_offload, "
-            "dispatch_model), pass preload_module_classes=['SentenceSCBN', 'WordSCBN']: the layer reads its batch norm's "
-            "tensors without calling it"
+            "dispatch_model), pass preload_module_classes=['SentenceSCBN', 'WordSCBN'], after a retrofit ['RetrofittedSentenceSCBN', "
+            "'RetrofittedWordSCBN']: the layer reads its batch norm's tensors without calling it"
         )
     beside("x", x, "the layer", held.device)
     if x.dtype == torch.float64 and held.dtype != torch.float64 and held.is_floating_point():

@@ -66,11 +66,11 @@ def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
     return xhat
 
 
-def _standardize(x: Tensor, norm: BatchNormState) -> tuple[Tensor, _Statistics | None]:
+def _standardize(x: Tensor, norm: BatchNormState, learning: bool = False) -> tuple[Tensor, _Statistics | None]:
     """xhat, and the batch's statistics where the running ones are to learn from them."""
     mean, var = norm.running_mean, norm.running_var
     if norm.use_batch_statistics and norm.group is not None:
-        xhat, batch_mean, batch_var, count = sync.normalize(x, norm.eps, norm.group)
+        xhat, batch_mean, batch_var, count = sync.normalize(x, norm.eps, norm.group, learning)
         return xhat, _Statistics(batch_mean, batch_var, count)
     if not norm.use_batch_statistics and mean is not None and var is not None:
         mean, var = mean.to(x.dtype), var.to(x.dtype)
@@ -110,7 +110,7 @@ def sentence_scbn(
             y, *batch = sentence_norm(flat, gamma, beta, *_given(norm, x), norm.eps, group, path)
             _track(norm, _fused_statistics(norm, x, *batch))
             return _like(x, y)
-        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm)
+        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm, gamma.requires_grad or beta.requires_grad)
         y = _modulation(path).sentence_modulate(x, xhat, gamma, beta)
         _track(norm, batch)
         return y
@@ -161,7 +161,8 @@ def word_scbn(
             y, *batch = word_norm(_dense(x, path), *tables, *settings)
             _track(norm, _fused_statistics(norm, x, *batch))
             return _like(x, y)
-        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm)
+        learning = any(table is not None and table.requires_grad for table in tables)
+        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm, learning)
         y = _modulation(path).word_modulate(x, xhat, *tables, scale)
         _track(norm, batch)
         return y

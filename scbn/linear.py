@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from scbn import ops
 
@@ -45,47 +46,65 @@ class ZeroHead(nn.Linear):
         self._at_zero[0] = True
 
     def forward(self, input: Tensor) -> Tensor:
-        watched = self._at_zero[0] and not torch.compiler.is_compiling() and not ops.recorded()
-        if watched:
+        watched = self._at_zero[0] and not ops.recorded()
+        if watched and torch.compiler.is_compiling():
+            if "weight" in self._parameters:
+                _initialised(self.weight, self.bias)  # while it is compiled
+        elif watched:
             self._look()
-        y = super().forward(input)
-        if watched and y.requires_grad:
-            y.register_hook(self._train)
-        return y
+            y = super().forward(input)
+            if y.requires_grad:
+                y.register_hook(self._train)
+            return y
+        return super().forward(input)
 
     def _train(self, grad: Tensor) -> None:
         self._at_zero[0] = False
 
     def _look(self) -> None:
-        if not _readable(self.weight) or not bool(self.weight.any()):
-            return
-        if bool(self.weight.isnan().any()):
-            raise ValueError(
-                "a head that starts at zero holds NaN: spectral_norm and weight_norm divide its weights by their norm, "
-                "which is 0. Leave the heads (to_gamma, to_beta, the last layer of mlp) out of it, or give them weights "
-                "first"
-            )
-        self._at_zero[0] = False
-        # Of one number nothing can be told but that it is zero.
-        same = self.bias == (self.bias[0] if len(self.bias) > 1 else 0)
-        if _readable(self.bias) and bool(same.all()):
-            warnings.warn(
-                "a head of an SCBN layer should start at zero, but an initialiser has given it weights (net.apply(...) "
-                "after the layer was made?): the layer does not start as plain batch normalisation. Call "
-                "layer.reset_parameters() after it, or let it leave out the classes of scbn. If you gave these weights "
-                "on purpose, nothing is wrong",
-                stacklevel=2,
-            )
+        weight, bias = self.weight, self.bias
+        if parametrize.is_parametrized(self) or any(hasattr(self, f"weight_{part}") for part in ("g", "orig")):
+            if _readable(weight) and bool(weight.isnan().all()):
+                raise ValueError(
+                    "a head that starts at zero holds NaN: spectral_norm and weight_norm divide its weights by their norm, "
+                    "which is 0. Leave the heads (to_gamma, to_beta, the last layer of mlp) out of it, or give them "
+                    "weights first"
+                )
+        elif _initialised(weight, bias):
+            self._at_zero[0] = False
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         loaded = state_dict.get(f"{prefix}weight")
-        if isinstance(loaded, Tensor) and not (_readable(loaded) and not bool(loaded.any())):
-            self._at_zero[0] = False
+        if isinstance(loaded, Tensor):
+            self._at_zero[0] = _readable(loaded) and not bool(loaded.any())
+
+
+def _initialised(weight: Tensor, bias: Tensor) -> bool:
+    """Whether a head is not at zero; it warns where that looks like an initialiser's work."""
+    if not _readable(weight) or not _readable(bias) or not (bool(weight.any()) or bool(bias.any())):
+        return False
+    # Of one number nothing can be told but that it is zero. What is frozen is an adapter's base, not initialised.
+    learns = weight.requires_grad and bias.requires_grad
+    if learns and bool((bias == (bias[0] if len(bias) > 1 else 0)).all()):
+        warnings.warn(
+            "a head of an SCBN layer should start at zero, but an initialiser has given it weights (net.apply(...) "
+            "after the layer was made?): the layer does not start as plain batch normalisation. Call "
+            "layer.reset_parameters() after it, or let it leave out the classes of scbn. If you gave these weights "
+            "on purpose, nothing is wrong",
+            stacklevel=4,
+        )
+    return True
+
+
+# For torch.compile: called once, with the weights as they are then.
+_initialised._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _readable(tensor: Any) -> bool:
-    """Whether the values are there to look at: no shard, no quantised storage, nothing on the meta device."""
+    """Whether the values are there to look at: no shard, no quantised storage, no meta or fake tensor."""
+    if torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():
+        return False
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta or not tensor.is_floating_point():
         return False
     return tensor.dtype.itemsize > 1 and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())

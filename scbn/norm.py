@@ -92,6 +92,10 @@ class SCBN(nn.Module):
     def _check(self, x: Tensor) -> None:
         checks.visual(x, self.num_features)
         checks.at_hand(self.bn)
+        for hook in self.bn._forward_pre_hooks.values():
+            # What torch.nn.utils works out before each call (pruning, weight norm): the layer reads bn and does not call it.
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                hook(self.bn, (x,))
         checks.meets(x, self.bn, *(m for m in self.modules() if isinstance(m, nn.Linear)))
 
     def extra_repr(self) -> str:

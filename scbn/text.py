@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -65,7 +66,7 @@ class TextFeatures(NamedTuple):
 
     def __getitem__(self, index: Any) -> Any:
         # By number, a field: programs that torch.export writes read a tuple so. All else would be a surprise.
-        return tuple.__getitem__(self, index) if isinstance(index, int) else self.select(index)
+        return tuple.__getitem__(self, index) if isinstance(index, Integral) else self.select(index)
 
     @classmethod
     def stack(cls, captions: Sequence[TextFeatures]) -> Self:
@@ -87,10 +88,15 @@ class TextFeatures(NamedTuple):
                     f"captions of one batch must have the same fields: {name} is None in {present.count(False)} of "
                     f"{len(present)}"
                 )
+        captions = [one.map(_tensor) for one in captions]  # a data set's own may be NumPy's
         sentences = [one.sentence for one in captions if one.sentence is not None]
         words = [one.words for one in captions if one.words is not None]
         masks = [one.padding_mask for one in captions if one.padding_mask is not None]
         lengths = {len(one) for one in words}
+        if not words and masks and len(masks) < len(captions):
+            raise ValueError(
+                f"captions without words must all have a padding_mask or none, got {len(masks)} of {len(captions)}"
+            )
         if words and (masks or len(lengths) > 1):
             masks = [
                 word.new_zeros(len(word), dtype=torch.bool) if one.padding_mask is None else one.padding_mask
@@ -102,6 +108,10 @@ class TextFeatures(NamedTuple):
             pad(words, batch_first=True) if words else None,
             pad(masks, batch_first=True, padding_value=1.0) if masks else None,
         )
+
+
+def _tensor(field: Any) -> Tensor:
+    return field if isinstance(field, Tensor) else torch.as_tensor(field, device="cpu")
 
 
 def _collate(batch: Sequence[TextFeatures], *, collate_fn_map: object = None) -> TextFeatures:

@@ -52,7 +52,7 @@ def weights_init(m: nn.Module) -> None:
 
 
 def by_class(m: nn.Module) -> None:
-    if isinstance(m, nn.Linear):
+    if isinstance(m, nn.Linear) and m.bias is not None:
         nn.init.xavier_uniform_(m.weight)
         nn.init.zeros_(m.bias)
 
@@ -207,3 +207,56 @@ def test_the_tree_keeps_its_start() -> None:
     assert len(heads(tree)) == 6
     assert isinstance(heads(tree)[0], nn.Linear)
     assert scbn.__all__
+
+
+@pytest.mark.parametrize("cue", CUES)
+def test_other_initialisers_are_noticed_under_compile(cue: str) -> None:
+    layer = fresh(cue)
+    x, text = inputs_of(CASE, torch.float32)
+    torch._dynamo.reset()
+    torch.compile(layer, backend="eager", fullgraph=True)(x, text)  # at zero: nothing to say
+    layer.apply(by_class)
+    torch._dynamo.reset()
+    with pytest.warns(UserWarning, match="should start at zero, but an initialiser has given it weights"):
+        torch.compile(layer, backend="eager", fullgraph=True)(x, text)
+    reparametrised = fresh(cue)
+    for head in heads(reparametrised):
+        nn.init.normal_(head.weight)
+        nn.init.normal_(head.bias)
+        parametrizations.spectral_norm(head)
+    torch._dynamo.reset()
+    got = torch.compile(reparametrised.eval(), backend="eager", fullgraph=True)(x, text)
+    torch.testing.assert_close(got, reparametrised(x, text))
+
+
+def test_a_plain_checkpoint_takes_a_retrofit_back_to_its_start() -> None:
+    """After an initialiser ("build, initialise, load" is what scripts do), and after fine-tuning."""
+    host = HOSTS["AttnGAN G_NET"]
+    plain = host.make()
+    state = copy.deepcopy(plain.state_dict())
+    for spoil in (by_class, lambda m: nn.init.normal_(m.bias) if hasattr(m, "_at_zero") else None):
+        model = host.make()
+        host.convert(model)
+        model.apply(spoil)
+        model.load_state_dict(state)
+        layers = [m for m in model.modules() if isinstance(m, (SentenceSCBN, WordSCBN))]
+        assert not [h for layer in layers for h in heads(layer) if h.weight.any() or h.bias.any()]
+
+
+@pytest.mark.parametrize("cue", CUES)
+def test_adapters_with_a_frozen_base_are_no_initialisers(cue: str) -> None:
+    layer = fresh(cue)
+    for head in heads(layer):
+        head.requires_grad_(False)
+        head.weight.add_(0.1 * torch.randn_like(head.weight))  # an adapter, merged
+    x, text = inputs_of(CASE, torch.float32)
+    layer(x, text)
+
+
+def test_a_model_that_diverged_is_not_blamed_on_a_norm() -> None:
+    layer = fresh("word")
+    with torch.no_grad():
+        layer.to_gamma.weight.fill_(torch.nan)
+        layer.to_gamma.bias.normal_()
+    x, text = inputs_of(CASE, torch.float32)
+    assert layer(x, text).isnan().any()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases import CUES, WORD_DIM, Case, inputs_of, layer_of
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.optim.swa_utils import update_bn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
@@ -112,6 +113,20 @@ def test_offloading_of_the_whole_layer_works(cue: str) -> None:
     close(layer(x, text), want)
 
 
+@pytest.mark.parametrize("cue", CUES)
+def test_a_pruned_batch_norm(cue: str) -> None:
+    """torch.nn.utils works its weight out in a hook on the batch norm, which the layer reads and never calls."""
+    layer = layer_of(cue, 8, torch.float32)
+    x, text = inputs_of(CASE, torch.float32)
+    prune.l1_unstructured(layer.bn, "weight", amount=0.5)
+    for _ in range(2):
+        layer(x, text).square().sum().backward()
+    other = layer_of(cue, 8, torch.float32).eval()
+    prune.identity(other.bn, "weight")
+    other.load_state_dict(layer.state_dict())
+    close(other(x, text), layer.eval()(x, text))
+
+
 class FullyShardedDataParallel(nn.Module):
     """As FSDP's first version wraps a child: attributes are passed on."""
 
@@ -192,6 +207,24 @@ def test_torchs_checkpointing_is_alike_on_every_path() -> None:
     assert all(len(set(found)) == 1 for found in counts.values()), counts
 
 
+@pytest.mark.parametrize("path", ["composed", "tiled"])
+def test_a_checkpointed_region_is_run_again_as_often_as_asked(path: ops.Path) -> None:
+    """For two losses, for a gradient penalty, and with arguments by name."""
+    layer = layer_of("both", 8, torch.float64)
+    x, text = inputs_of(CASE)
+    x.requires_grad_()
+    with ops.use(path):
+        want = torch.autograd.grad(layer(x, text).sin().sum(), x)[0]
+        y = scbn.checkpoint(layer, x, text=text)
+        for _ in range(2):
+            (got,) = torch.autograd.grad(y.sin().sum(), x, retain_graph=True)
+            close(got, want)
+        (slope,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+        slope.square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert layer.bn.num_batches_tracked == 2
+
+
 def test_checkpoint_keeps_the_callers_contexts() -> None:
     entered = []
 
@@ -262,6 +295,11 @@ def test_a_data_loader_stacks_captions() -> None:
         [one._replace(padding_mask=torch.ones(len(one.words)).bool()) for one in captions[:2]]
     )
     assert masked.padding_mask.all()
+    arrays = TextFeatures.stack([TextFeatures(torch.zeros(5).numpy()), TextFeatures(torch.ones(5).numpy())])
+    assert torch.equal(arrays.sentence, alone.sentence)
+    mask = torch.ones(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="a padding_mask or none, got 1 of 2"):
+        TextFeatures.stack([TextFeatures(torch.zeros(5), None, mask), TextFeatures(torch.zeros(5))])
     with pytest.raises(ValueError, match="words is None in 1 of 2"):
         TextFeatures.stack([captions[0], TextFeatures(torch.zeros(5))])
     with pytest.raises(ValueError, match="no batch of no captions"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scbn import TextFeatures, ops, reference
 
 SHAPE = (3, 8, 24, 20)
-GRID = list(itertools.product((0.0, 1e2, 1e4), (0.0, 1e-2, 1.0, 30.0), (0.2, 5.0), (1, 18, 40)))
+GRID = list(itertools.product((0.0, 1e3, 1e6), (0.0, 1e-2, 1.0, 30.0), (0.2, 5.0), (1, 40)))
 TIMES = 4
 
 
@@ -97,7 +97,7 @@ def sums_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("cue", CUES)
 def test_the_triton_path_is_as_precise_as_the_composed_one(cue: str, dtype: torch.dtype) -> None:
-    points = [point for point in GRID if point[2:] == (0.2, 18)]
+    points = [point for point in GRID if point[2:] == (0.2, 40)]
     if dtype != torch.float32:  # in whose range the gradients are
         points = [point for point in points if point[0] < 1e4 and point[1] >= 1]
     check(cue, dtype, "triton", points)

@@ -44,7 +44,7 @@ def set_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def use(path: Path) -> Iterator[None]:
-    """Choose the implementation within a ``with`` block; see :func:`set_path`."""
+    """Choose the implementation within a ``with`` block; see :func:`set_path`: for the process, so not in several threads."""
     before = get_path()
     set_path(path)
     try:

@@ -37,8 +37,12 @@ class _AllReduceSum(torch.autograd.Function):
         return _AllReduceSum.apply(grads[0], group_named(ctx.group)), None  # pyright: ignore[reportReturnType]
 
 
-def normalize(x: Tensor, eps: float, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def normalize(
+    x: Tensor, eps: float, group: dist.ProcessGroup, learning: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``x`` (N, C, *spatial) normalised by the joint batch of all processes of ``group``.
+
+    ``learning``: there will be a backward pass, in which this process takes part even if its own ``x`` needs no gradient.
 
     Returns:
         xhat; mean and biased variance (C,) of the joint batch, and its values per channel (1,).
@@ -46,7 +50,10 @@ def normalize(x: Tensor, eps: float, group: dist.ProcessGroup) -> tuple[Tensor, 
     axes = [axis for axis in range(x.dim()) if axis != 1]
     local = x.new_full((1,), x.numel() / x.shape[1])
     # Two small reductions, not one of sums of squares: those cancel where the mean is large.
-    joint = _AllReduceSum.apply(torch.cat((x.sum(axes), local)), group)
+    sums = x.sum(axes)
+    if learning and not x.requires_grad and torch.is_grad_enabled():
+        sums = sums + sums.new_zeros((), requires_grad=True)
+    joint = _AllReduceSum.apply(torch.cat((sums, local)), group)
     assert isinstance(joint, Tensor)
     count = joint[-1:].detach()
     mean = joint[:-1] / count.clamp(min=1)

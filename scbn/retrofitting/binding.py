@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
+from scbn.linear import ZeroHead
 from scbn.norm import recomputing
 from scbn.sentence import SentenceSCBN
 from scbn.text import TextFeatures
@@ -65,10 +66,13 @@ class Retrofitted:
         if original or (not stored and not any(name.startswith(prefix) for name in state_dict)):
             for name in original:
                 state_dict[f"{prefix}bn.{name}"] = state_dict.pop(prefix + name)
+            # The conditioning goes back to its start: what is loaded is a model without any.
             own: dict[str, Tensor] = self.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+            modules = dict(self.named_modules())  # pyright: ignore[reportAttributeAccessIssue]
             for name, value in own.items():
                 if not name.startswith("bn."):
-                    state_dict.setdefault(prefix + name, value)
+                    at_zero = isinstance(modules.get(name.rpartition(".")[0]), ZeroHead)
+                    state_dict.setdefault(prefix + name, torch.zeros_like(value) if at_zero else value)
         super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -143,7 +147,8 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Args:
         function: a module, a method of one, or a function or partial that closes over modules.
         args: its arguments.
-        kwargs: options of :func:`torch.utils.checkpoint.checkpoint`; ``use_reentrant`` is always ``False``.
+        kwargs: options of :func:`torch.utils.checkpoint.checkpoint`, where ``use_reentrant`` is always ``False``; others are
+            the function's.
 
     Returns:
         What ``function`` returns.
@@ -158,9 +163,9 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     holders = list(dict.fromkeys(_holders((function, *args))))
     texts = [holder.text for holder in holders]
 
-    def run(*again: Any) -> Any:
+    def run(*again: Any, **named: Any) -> Any:
         with _holding(holders, texts):
-            return function(*again)
+            return function(*again, **named)
 
     if not torch.compiler.is_compiling():  # which takes no contexts, and moves statistics once by itself
         kwargs["context_fn"] = functools.partial(
@@ -169,16 +174,29 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return torch_checkpoint.checkpoint(run, *args, use_reentrant=False, **kwargs)
 
 
-@contextlib.contextmanager
-def _both(first: Any, second: Any) -> Iterator[None]:
-    with first, second:
-        yield
+class _Again(contextlib.AbstractContextManager):
+    """Around each further run: what the caller asked for, and statistics that stay.
+
+    A class, because one region may be run again several times: for two losses, or for a second derivative.
+    """
+
+    def __init__(self, theirs: Any) -> None:
+        self.theirs = theirs
+        self.entered: list[contextlib.ExitStack] = []
+
+    def __enter__(self) -> None:
+        stack = contextlib.ExitStack()
+        stack.enter_context(self.theirs)
+        stack.enter_context(recomputing())
+        self.entered.append(stack)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.entered.pop().__exit__(*error)
 
 
 def _contexts(theirs: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-    """What the caller asked for, and, around the second run, statistics that stay."""
     forward, again = theirs()
-    return forward, _both(again, recomputing())
+    return forward, _Again(again)
 
 
 @contextlib.contextmanager

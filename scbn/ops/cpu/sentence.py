@@ -14,12 +14,13 @@ __all__ = ["backward", "forward", "statistics"]
 
 def forward(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
     """y of :func:`scbn.ops.sentence.sentence_norm`."""
-    scales = gamma.to(x.dtype) * (var + eps).rsqrt()
-    # One multiplication and addition, as in PyTorch's own batch norm: no better where a mean is large, and no worse.
-    scales, shifts = scales[:, :, None], (beta.to(x.dtype) - scales * mean)[:, :, None]
+    scales, shifts = (gamma.to(x.dtype) * (var + eps).rsqrt())[:, :, None], beta.to(x.dtype)[:, :, None]
     y = torch.empty_like(x)
+    buffer = tile_buffer(x, x.shape[1])
     for s, p in tiles(x):
-        torch.addcmul(shifts[s], x[s, :, p], scales[s], out=y[s, :, p])
+        # Centred, not with the mean folded into the shifts, where a large one would cancel.
+        centred = torch.sub(x[s, :, p], mean[:, None], out=fit(buffer, x[s, :, p]))
+        torch.addcmul(shifts[s], centred, scales[s], out=y[s, :, p])
     return y
 
 

@@ -32,7 +32,8 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         width = part.shape[2]
         counts += [width] * part.shape[0]
         means.append(rough[:, :, 0] + missed)
-        squares.append(torch.linalg.vector_norm(centred, dim=2).double().square() - width * missed.square())
+        # Not linalg.vector_norm, which adds up less precisely.
+        squares.append(centred.square_().sum(2).double() - width * missed.square())
     count = means[0].new_tensor(counts)[:, None]
     of_tile, total = torch.cat(means), samples * positions
     mean = (of_tile * count).sum(0) / total
