@@ -70,7 +70,14 @@ def make(options: Options, console: Console) -> Path:
     if out.is_dir():
         raise ValueError(f"--out must be a picture, {out} is a folder")
     out = out if out.suffix else out.with_suffix(".png")
-    pictures.sample_grid(sampler.images(captions, noise), captions, out, columns=options.count)
+    drawn = sampler.images(captions, noise)
+    if not drawn.isfinite().all():
+        # As a picture they would be white, as if the model had learnt that.
+        raise ValueError(
+            f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite), though its weights "
+            "are; use an earlier checkpoint"
+        )
+    pictures.sample_grid(drawn, captions, out, columns=options.count)
     images, maps, words = sampler.attention(list(options.caption), noise[:: options.count])
     layer = pictures.finest(maps)
     if layer is not None:
