@@ -92,13 +92,13 @@ def _as_spelled_here(message: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for bad options, data or weights, 130 after Ctrl-C."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         o = options
         RetrofitRun(config, o.before_steps, o.checkpoint, o.repo, o.warm_up, o.fix_mask, console).go()
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
-        console.print(f"error: {_as_spelled_here(str(error))}", style="red", markup=False)
+        console.print(f"error: {_as_spelled_here(str(error))}", style="red")
         return 2
     except KeyboardInterrupt:
         console.print("stopped; weights so far are in checkpoint.pt, if a step was done")

@@ -57,12 +57,12 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for bad options, checkpoints or data."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.evaluate")
     try:
         out = evaluate(options, console)
     except (CheckpointError, DataError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     console.print(f"done: look at evaluation.json, evaluation.png and paraphrases.png in {out.resolve()}")
     return 0
@@ -93,10 +93,10 @@ def evaluate(options: Options, console: Console) -> Path:
     out = options.out or folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     for note in test.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False)
     held_out, told = _held_out(train, test, load_fingerprints(options.checkpoint))
     if told:
-        console.print(told, markup=False, highlight=False)
+        console.print(told, highlight=False)
 
     features = matching_features(encoder)
     with progress_bar(console) as bar:

@@ -33,12 +33,12 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for bad options."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.sample")
     try:
         out = make(options, console)
     except (CheckpointError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     console.print(f"done: look at {out.resolve()}")
     return 0

@@ -40,7 +40,7 @@ def read_boxes(folder: Path, names: Sequence[str]) -> list[Box] | None:
     path, index = folder / "bounding_boxes.txt", folder / "images.txt"
     if not is_file(path):
         return None
-    numbers, rows, boxes = _numbers(index), _rows(path), []
+    numbers, rows, boxes = _numbers(index, set(names)), _rows(path), []
     for name in names:
         if name not in numbers:
             raise DataError(f"{path}: no bounding box for {name!r}; {index} must list every image")
@@ -52,7 +52,7 @@ def read_boxes(folder: Path, names: Sequence[str]) -> list[Box] | None:
     return boxes
 
 
-def _numbers(path: Path) -> dict[str, str]:
+def _numbers(path: Path, known: set[str]) -> dict[str, str]:
     """The number of every name; which box is an image's must follow from the files in one way."""
     numbers: dict[str, str] = {}
     lines: dict[str, int] = {}
@@ -60,7 +60,7 @@ def _numbers(path: Path) -> dict[str, str]:
         number, *name = text.split(maxsplit=1)
         if not name:
             raise DataError(f"{path}: line {line}: expected 'number CLASS/NAME.jpg', got {text!r:.80}")
-        key = _key(name[0])
+        key = _key(name[0], known)
         for what in (f"number {number}", f"image {key!r}"):
             if what in lines:
                 raise DataError(
@@ -101,8 +101,10 @@ def _check_pixels(path: Path, boxes: Sequence[Box]) -> None:
             )
 
 
-def _key(name: str) -> str:
-    return form(without_ending(name.strip().replace("\\", "/").removeprefix("./").removeprefix("images/")))
+def _key(name: str, known: set[str]) -> str:
+    key = form(without_ending(name.strip().replace("\\", "/").removeprefix("./")))
+    # A class may be called as the folder of all images is.
+    return key if key in known else key.removeprefix("images/")
 
 
 def _box(where: str, words: list[str]) -> Box:

@@ -13,13 +13,22 @@ from examples.sdgan.data.classes import classes_of
 from examples.sdgan.data.dataset import CaptionedImages, DataError
 from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder, without_ending
+from examples.sdgan.data.notes import about_captions, refuse_one_file
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.reading import decode, duplicate, form, hidden, is_file, read_lines
 from examples.sdgan.vocabulary import clean, tokenize
 
 _IMAGE_FOLDERS = {
     "cub": ("images", "CUB_200_2011/images"),
-    "coco": ("images", "images/train2014", "images/val2014", "train2014", "val2014"),
+    "coco": (
+        "images",
+        *(
+            f"{above}{kind}{year}"
+            for year in (2014, 2017)
+            for above in ("images/", "")
+            for kind in ("train", "val")
+        ),
+    ),
 }
 _TEXT_FOLDERS = ("text", "text_c10")
 CAPTIONS = {"cub": 10, "coco": 5}
@@ -28,7 +37,8 @@ LETTERS = 1 << 27
 """Of all captions of a pickle; CUB's have a tenth."""
 # Of boxes of images half as large, none reaches beyond the middle; of CUB's, many touch the border.
 _MANY, _REACH = 20, 0.7
-_SPECIAL = re.compile(r"<[^<>\s]*>")
+# <pad>, [PAD], #START#: words of captions, as they were split for the pickle, have no such marks.
+_SPECIAL = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]+\]|#[^#\s]+#")
 _LAYOUT = "images/CLASS/NAME.jpg with text/CLASS/NAME.txt"
 
 
@@ -66,6 +76,9 @@ def cub(
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --root must be the CUB-200-2011 folder")
+    lists = any(is_file(root / "train" / f"filenames.{ending}") for ending in ("txt", "pickle"))
+    if not lists and any((root / "annotations").glob("captions_*.json")):
+        raise DataError(f"{root}: its annotations/ holds MS-COCO's captions, so train with --data coco")
     return listed(root, split, size, progress, captions_per_image, "cub")
 
 
@@ -82,6 +95,7 @@ def listed(
         return CaptionedImages(f"{told} ({split})", ImageFiles([], size), [])
     _check_kind(root, data, found)
     captions, notes = _captions(root, split, found, captions_per_image or CAPTIONS[data])
+    notes += about_captions(f"{told} ({split})", captions)
     if data == "coco":
         images = ImageFiles(found.paths, size, None, progress)
         return CaptionedImages(f"{told} ({split})", images, captions, notes=(*found.notes, *notes))
@@ -136,6 +150,7 @@ def _found(root: Path, folders: Sequence[Path], split: str) -> Found | None:
         found.paths.append(path)
         found.keys.append(key)
     _refuse_twice(source, found.keys)
+    refuse_one_file(source, left, found.paths)
     return found
 
 
@@ -170,13 +185,21 @@ def _every_image(root: Path, folders: Sequence[Path]) -> Found:
             raise DataError(f"{path}: captions without an image; it links to nothing")
     keys = [images.key(path) for path in paths]
     _refuse_twice(images.path, keys)
+    refuse_one_file(images.path, keys, paths)
     names, known = [str(path.relative_to(images.path).with_suffix("")) for path in paths], set(keys)
     texts = Folder(folder, (".txt",))
     for path in texts.files():
         if texts.key(path) not in known:
             name = str(path.relative_to(folder).with_suffix(""))
             raise DataError(f"{path}: captions without an image in {images.path}{_beside([images], name)}")
-    return Found(paths, names, keys, list(range(len(names))), len(names), [], [images])
+    notes = []
+    for path in {root / "train_test_split.txt", images.path.parent / "train_test_split.txt"}:
+        if is_file(path):
+            notes.append(
+                f"{path}: not read, every image is a training image; to hold some out, list names (CLASS/NAME) in "
+                "train/filenames.txt and test/filenames.txt"
+            )
+    return Found(paths, names, keys, list(range(len(names))), len(names), notes, [images])
 
 
 def _find(images: Sequence[Folder], name: str, where: Path) -> tuple[Path, str] | None:
