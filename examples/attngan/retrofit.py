@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,15 +81,24 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     return options, dataclasses.replace(options.train, **common)
 
 
+def _as_spelled_here(message: str) -> str:
+    """The trainer's options, which its messages name as its own command does, as this one does: --train.NAME."""
+    names = {field.name for field in dataclasses.fields(Config)} - {
+        field.name for field in dataclasses.fields(Options)
+    }
+    pattern = "|".join(name.replace("_", "-") for name in sorted(names, key=len, reverse=True))
+    return re.sub(rf"(?<![\w.-])--(?=(?:{pattern})\b(?!-))", "--train.", message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for bad options, data or weights, 130 after Ctrl-C."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         o = options
         RetrofitRun(config, o.before_steps, o.checkpoint, o.repo, o.warm_up, o.fix_mask, console).go()
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {_as_spelled_here(str(error))}", style="red")
         return 2
     except KeyboardInterrupt:
         console.print("stopped; weights so far are in checkpoint.pt, if a step was done")

@@ -72,7 +72,7 @@ class RetrofitRun(Run):
         if self.loaded is not None:
             entry = load_weights(self.host, self.loaded)
             check_images(self.host, self.config, self.loaded)
-            self.console.print(f"weights of {self.loaded}{f', its entry {entry}' if entry else ''}", markup=False)
+            self.console.print(f"weights of {self.loaded}{f', its entry {entry}' if entry else ''}")
         state = super()._prepare()
         check_rivals(self.test, _QUERIES)
         return state
@@ -97,7 +97,7 @@ class RetrofitRun(Run):
 
         adapter = copy.deepcopy(before.generator)
         report = retrofit_attngan(adapter.get_submodule("host"), fix_mask=self.fix_mask)
-        self.console.print(str(report), markup=False, highlight=False)
+        self.console.print(str(report), highlight=False)
         start = dataclasses.replace(before, generator=adapter.eval())
         columns["step 0"] = start.images(captions, noise)
         change = float((columns["step 0"] - columns["before"]).abs().max())

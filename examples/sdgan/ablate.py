@@ -221,12 +221,12 @@ class Tools:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for bad options or data."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.ablate")
     try:
         go(options, console)
     except (DataError, NotFinite, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     return 0
 

@@ -111,7 +111,14 @@ def reason_of(error: Exception) -> str:
     name = re.search(r"GLOBAL (\S+)", text)
     if name:
         return f"it asks for {name[1]}, and only tensors, numbers and text are read"
-    return text.partition("\n")[0] or type(error).__name__
+    if "TorchScript" in text:
+        return "it is a TorchScript archive, which holds code; save the module's state_dict() with torch.save"
+    if "legacy .tar" in text:
+        return "it is in the tar format of the first PyTorch, which is not read; save it anew with torch.save"
+    text = text.partition("\n")[0]
+    if re.search(r"weights[_ ]only", text, re.IGNORECASE):
+        return "it holds more than tensors, numbers and text, which alone are read"
+    return text or type(error).__name__
 
 
 def _check(state: dict[str, Any]) -> None:

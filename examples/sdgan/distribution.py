@@ -14,7 +14,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from examples.sdgan.checkpoint import check_weights, tensors_within
+from examples.sdgan.checkpoint import check_weights, reason_of, tensors_within
 from examples.sdgan.consistency import Features
 from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
@@ -49,14 +49,24 @@ def inception(weights: str) -> nn.Module:
                 "pt_inception-2015-12-05-6726825d.pth, download, or none to measure without FID, KID and IS"
             ) from error
     try:
-        return _Inception("inception-v3-compat", ["2048", "logits_unbiased"], None if path is None else str(path))
+        network = _Inception(
+            "inception-v3-compat", ["2048", "logits_unbiased"], None if path is None else str(path)
+        )
     except (OSError, RuntimeError, TypeError, WeightsError, pickle.UnpicklingError) as error:
         how = "cannot be downloaded" if path is None else "hold another network's weights"
-        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"--inception {weights}: Inception's weights {how} ({reason}); pass the path of torch-fidelity's "
+            f"--inception {weights}: Inception's weights {how} ({reason_of(error)}); pass the path of torch-fidelity's "
             "pt_inception-2015-12-05-6726825d.pth, or none to measure without FID, KID and IS"
         ) from error
+    # Finite weights may give no finite features: a variance below zero, weights that overflow.
+    pixels = torch.randint(256, (2, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if not all(bool(features.isfinite().all()) for features in network(pixels)):
+            raise ValueError(
+                f"--inception {weights}: its weights are finite, but the features of an image are not (a variance below "
+                "zero, or weights that overflow); take the file anew, or none to measure without FID, KID and IS"
+            )
+    return network
 
 
 def inception_metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from examples.sdgan.checkpoint import reason_of
 from examples.sdgan.config import Config, EncoderOptions
 from examples.sdgan.vocabulary import PADDING
 from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
@@ -129,9 +131,9 @@ def _inception(weights: str) -> nn.Module:
                 f"inception weights {weights!r}: neither a file nor the name of torchvision weights for "
                 "inception_v3, such as IMAGENET1K_V1"
             ) from error
-        except OSError as error:
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(
-                f"inception weights {weights!r} cannot be downloaded ({error}); "
+                f"inception weights {weights!r} cannot be downloaded ({reason_of(error)}); "
                 "pass the path of a file with --encoder.inception-weights, or use --encoder.image small"
             ) from error
     model = get_model("inception_v3", weights=None, init_weights=False, transform_input=False)
@@ -140,9 +142,21 @@ def _inception(weights: str) -> nn.Module:
             content = read_weights(Path(weights))
             model.load_state_dict(state_dict_for(model.state_dict(), content, "take the file anew").state)
         except (RuntimeError, WeightsError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = reason_of(error)
             raise ValueError(f"{weights}: no state dict of torchvision's inception_v3 ({reason})") from error
+        _check_features(model, weights)
     return model
+
+
+def _check_features(model: nn.Module, weights: str) -> None:
+    """Finite weights may give no finite features: a variance below zero, weights that overflow."""
+    pixels = torch.rand(2, 3, 299, 299, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        if not model.eval()(pixels).isfinite().all():
+            raise ValueError(
+                f"{weights}: its weights are finite, but the features of an image are not (a variance below zero, or "
+                "weights that overflow); take the file anew"
+            )
 
 
 def image_encoder(config: Config, weights: str | None = None) -> SmallImageEncoder | InceptionImageEncoder:

@@ -21,10 +21,11 @@ from examples.sdgan.data import CaptionedImages, DataError, open_data
 from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.diversity import diversity
 from examples.sdgan.enough import check_enough
-from examples.sdgan.export import load_image_encoder, load_sampler
+from examples.sdgan.export import load_fingerprints, load_image_encoder, load_sampler
 from examples.sdgan.loop import progress_bar
 from examples.sdgan.measure import measure
 from examples.sdgan.pictures import standing_noise
+from examples.sdgan.resume import same_images
 from examples.sdgan.retrieval import matching_features, r_precision
 from examples.sdgan.sampler import Sampler
 from examples.sdgan.sheets import measures_chart, paraphrase_sheet
@@ -56,12 +57,12 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for bad options, checkpoints or data."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.evaluate")
     try:
         out = evaluate(options, console)
     except (CheckpointError, DataError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     console.print(f"done: look at evaluation.json, evaluation.png and paraphrases.png in {out.resolve()}")
     return 0
@@ -92,9 +93,10 @@ def evaluate(options: Options, console: Console) -> Path:
     out = options.out or folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     for note in test.notes:
-        console.print(note, markup=False, highlight=False)
-    if test is train:
-        console.print("this data set has no held-out images: measured on what it was trained on")
+        console.print(note, highlight=False)
+    held_out, told = _held_out(train, test, load_fingerprints(options.checkpoint))
+    if told:
+        console.print(told, highlight=False)
 
     features = matching_features(encoder)
     with progress_bar(console) as bar:
@@ -135,7 +137,7 @@ def evaluate(options: Options, console: Console) -> Path:
     record = {
         "checkpoint": options.checkpoint.name,
         "data": test.name,
-        "held_out": test is not train,
+        "held_out": held_out,
         "generated_images": options.images,
         "real_images": len(real),
         "weights": "moving average (EMA), with batch norm statistics of its own (standing statistics)",
@@ -173,6 +175,22 @@ def _attributes(
         | {f"agreement_{name}": value for name, value in agreement.items()}
         | {f"likeliest_agreement_{name}": common[name] for name in ("all", "one", "neither")}
     )
+
+
+def _held_out(train: CaptionedImages, test: CaptionedImages, learnt: dict[str, Any]) -> tuple[bool | None, str]:
+    """Whether the images to measure on are held out, ``None`` where nobody knows; and what to say of it."""
+    unknown = (
+        f"{test.name}: the training images beside these are not the ones that the run learnt from, so it is not known "
+        "whether it learnt from these; evaluation.json says held_out: null"
+    )
+    if learnt and same_images(learnt, test.fingerprint()):
+        if test is not train:
+            return False, f"{test.name}: these are the images that the run learnt from; they are not held out"
+    elif learnt and not same_images(learnt, train.fingerprint()):
+        return None, unknown
+    if test is train:
+        return False, "this data set has no held-out images: measured on what it was trained on"
+    return True, ""
 
 
 def _captions(data: CaptionedImages, count: int) -> list[str]:

@@ -69,12 +69,12 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where there are no results to show so."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.evidence")
     try:
         out = show(options, console)
     except (CheckpointError, DataError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     console.print(f"done: look at curves.png and tables.md in {out}")
     return 0
@@ -104,7 +104,7 @@ def show(options: Options, console: Console) -> Path:
     (out / "tables.md").write_text(text, encoding="utf-8")
     curves(records, measures, against, out / "curves.png")
     pictures(options, out)
-    console.print(text, markup=False)
+    console.print(text)
     return out
 
 

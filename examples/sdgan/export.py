@@ -88,6 +88,16 @@ def load_image_encoder(path: Path) -> ImageEncoder:
     return encoder.eval()
 
 
+def load_fingerprints(path: Path) -> dict[str, Any]:
+    """What the run's training data was, from the checkpoint; empty where there is none, or one from before it said so."""
+    path = _newer(path)
+    if path.is_dir():
+        path = _open(path)[0].parent / "checkpoint.pt"
+        if not path.is_file():
+            return {}
+    return checkpoint.load(path).get("data", {})
+
+
 def _newer(path: Path) -> Path:
     """Of a run's folder, the model or the checkpoint: a run that went on has not written its model yet."""
     written, saved = path / "model" / "vocabulary.json", path / "checkpoint.pt"

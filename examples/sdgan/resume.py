@@ -49,6 +49,12 @@ def changed_data(before: dict[str, Any], now: dict[str, Any]) -> str:
     return f"other {', '.join(changed)}" if changed else ""
 
 
+def same_images(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two fingerprints are of the same images, whatever their captions; of drawn ones the captions tell."""
+    part = "files" if "files" in a and "files" in b else "captions"
+    return part in a and a[part] == b.get(part)
+
+
 def broken_part(state: dict[str, Any]) -> str:
     """The first tensor of what only a resumed run reads that is not plain and finite; nothing where all are."""
     for part in ("encoders", "gan"):

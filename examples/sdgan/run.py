@@ -74,7 +74,7 @@ class Run:
         self.train, self.test = self._open_data()
         self.fingerprints = {"data": self.train.fingerprint(), "held_out": self.test.fingerprint()}
         for note in dict.fromkeys((*self.train.notes, *self.test.notes)):
-            self.console.print(note, markup=False, highlight=False)
+            self.console.print(note, highlight=False)
         if state:
             self._compare_data(state)
         words = (
@@ -87,7 +87,7 @@ class Run:
         if 2 * sum(long) > len(long):
             share = f"{sum(long) / len(long):.0%} of the captions"
             self.console.print(
-                f"{share} are longer than --encoder.words {config.encoder.words}: of these, some words are heard"
+                f"{share} are longer than the option encoder.words, {config.encoder.words}: of these, some words are heard"
             )
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
         # A checkpoint brings Inception's weights too: the file they came from may be gone.
@@ -194,9 +194,7 @@ class Run:
     def _compare_data(self, state: dict[str, Any]) -> None:
         """The data may lie elsewhere than where the run began, but it must be the same."""
         if "data" not in state:
-            self.console.print(
-                f"{self.path}: from before data was compared; it must be what the run began with", markup=False
-            )
+            self.console.print(f"{self.path}: from before data was compared; it must be what the run began with")
             return
         changed = changed_data(state["data"], self.fingerprints["data"])
         if changed:
@@ -207,9 +205,7 @@ class Run:
             )
         changed = changed_data(state.get("held_out", {}), self.fingerprints["held_out"])
         if changed:
-            self.console.print(
-                f"{self.test.name}: not the held-out data that the run began with ({changed})", markup=False
-            )
+            self.console.print(f"{self.test.name}: not the held-out data that the run began with ({changed})")
 
     def _restore(self, state: dict[str, Any]) -> None:
         broken = broken_part(state)

@@ -33,12 +33,12 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for bad options."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.sample")
     try:
         out = make(options, console)
     except (CheckpointError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     console.print(f"done: look at {out.resolve()}")
     return 0
@@ -70,7 +70,14 @@ def make(options: Options, console: Console) -> Path:
     if out.is_dir():
         raise ValueError(f"--out must be a picture, {out} is a folder")
     out = out if out.suffix else out.with_suffix(".png")
-    pictures.sample_grid(sampler.images(captions, noise), captions, out, columns=options.count)
+    drawn = sampler.images(captions, noise)
+    if not drawn.isfinite().all():
+        # As a picture they would be white, as if the model had learnt that.
+        raise ValueError(
+            f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite), though its weights "
+            "are; use an earlier checkpoint"
+        )
+    pictures.sample_grid(drawn, captions, out, columns=options.count)
     images, maps, words = sampler.attention(list(options.caption), noise[:: options.count])
     layer = pictures.finest(maps)
     if layer is not None:

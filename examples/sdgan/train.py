@@ -30,14 +30,14 @@ def parse(argv: Sequence[str]) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for bad options or data, 130 after Ctrl-C."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     config = None
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
         run = Run(config, console)
         run.go()
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {error}", style="red")
         return 2
     except KeyboardInterrupt:
         saved = config is not None and (config.out / "checkpoint.pt").is_file()

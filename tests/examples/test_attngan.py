@@ -220,3 +220,17 @@ def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 def test_bad_options_end_with_status_2(arguments: list[str], told: str, tmp_path: Path, capsys) -> None:
     assert retrofit.main([*TINY, "--out", str(tmp_path), *arguments]) == 2
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("or use --encoder.image small", "or use --train.encoder.image small"),
+        ("--captions-per-image must", "--train.captions-per-image must"),
+        ("--data cub needs --root DIR; --steps, --out", "--data cub needs --root DIR; --steps, --out"),
+        ("--train.size, --size; a--size", "--train.size, --train.size; a--size"),
+        ("--checkpoint x, --warm-up", "--checkpoint x, --warm-up"),
+    ],
+)
+def test_options_are_named_as_this_command_spells_them(message: str, told: str) -> None:
+    assert retrofit._as_spelled_here(message) == told

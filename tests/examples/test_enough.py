@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from hostile import picture
-from test_layouts import write
+from test_layouts import WORDS, numbered, pickled, write
 from test_training import TINY
 
 from examples.attngan import retrofit
@@ -116,3 +118,51 @@ def test_a_class_for_all_leaves_r_precision_rivals() -> None:
     one = dataclasses.replace(data, classes=torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match="another class and another caption"):
         check_enough(one, 20)
+
+
+def record_of(trained: Path, root: Path, out: Path) -> dict:
+    assert measured(trained, root, out) == 0
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def as_held_out(root: Path) -> Path:
+    """What was trained on, listed as held out, beside other training images."""
+    photographs(root, 4)
+    names = (root / "train" / "filenames.txt").read_text()
+    (root / "train" / "filenames.txt").write_text((root / "test" / "filenames.txt").read_text())
+    (root / "test" / "filenames.txt").write_text(names)
+    return root
+
+
+@pytest.mark.parametrize("model", [False, True])
+def test_images_that_the_run_learnt_from_are_not_held_out(
+    model: bool, trained: Path, tmp_path: Path, capsys
+) -> None:
+    source = trained / "model" if model else trained
+    assert record_of(source, photographs(tmp_path / "a", 4), tmp_path)["held_out"] is True
+    assert "held out" not in capsys.readouterr().out
+    assert record_of(source, as_held_out(tmp_path / "b"), tmp_path)["held_out"] is False
+    told = " ".join(capsys.readouterr().out.split())
+    assert "CUB (test): these are the images that the run learnt from; they are not held out" in told
+
+
+def test_whether_images_beside_others_are_held_out_is_not_known(trained: Path, tmp_path: Path, capsys) -> None:
+    root = photographs(tmp_path / "cub", 4)
+    picture(root / "images" / "000.A" / "bird 0.jpg", (9, 9, 200))
+    assert record_of(trained, root, tmp_path)["held_out"] is None
+    assert "it is not known whether it learnt from these" in " ".join(capsys.readouterr().out.split())
+
+
+def test_captions_an_image_are_those_of_the_run(tmp_path: Path) -> None:
+    names = [f"00{i % 3}.A/bird {i}" for i in range(9)]
+    root = pickled(tmp_path / "cub", names, numbered(9, 3), WORDS)
+    (root / "test").mkdir()
+    held_out = [f"10{i % 2}.T/t{i}" for i in range(4)]
+    (root / "test" / "filenames.pickle").write_bytes(pickle.dumps(held_out, 2))
+    for i, name in enumerate(held_out):
+        picture(root / "images" / f"{name}.jpg", (60 * i, 90, 30))
+    texts = [[1, 10 + i, 20 + k] for i in range(4) for k in range(3)]
+    (root / "captions.pickle").write_bytes(pickle.dumps([numbered(9, 3), texts, WORDS, {}], 2))
+    arguments = [*TINY, *CUB, "--steps", "1", "--encoder-steps", "1", "--captions-per-image", "3"]
+    assert train.main([*arguments, "--root", str(root), "--out", str(tmp_path)]) == 0
+    assert measured(tmp_path, root, tmp_path / "measured") == 0

@@ -189,7 +189,7 @@ def test_boxes_that_are_none_are_named(box: str, tmp_path: Path) -> None:
     assert str(refused.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("box", ["500 500 40 40", "-900 0 40 40", "1e300 1e300 1 1"])
+@pytest.mark.parametrize("box", ["500 500 40 40", "-900 0 40 40", "1e300 1e300 9 9"])
 def test_boxes_with_nothing_of_the_image_are_named(box: str, tmp_path: Path) -> None:
     boxes(write_cub(tmp_path), box)
     with pytest.raises(DataError, match=r"a1.jpg: .*its bounding box .* leaves nothing of 40 x 40 pixels"):

@@ -63,6 +63,7 @@ def numbered(images: int, each: int) -> list[list[int]]:
         (["0", "1", "2"], "3 of 3 images lie in no folder"),
         (["A/0", "A/1", "B/2", "3"], "1 of 4 images lie in no folder"),
         (["A/0", "A/B/1", "A/C/2"], "1 of 3 images lie in no folder"),
+        (["train/0", "val/1"], "2 of 2 images lie in no folder"),
         (["0/0", "1/1", "2/2"], "each of the 3 images has a folder of its own"),
         ([*(f"A/{i}" for i in range(40)), "B/0"], r"40 of 41 images are in one folder \(A\)"),
     ],
@@ -84,6 +85,26 @@ def test_folders_that_are_classes() -> None:
         assert classes is not None
         assert classes.tolist() == [0, 0, 1, 1]
         assert not why
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["gulls/A/0", "gulls/A/1", "gulls/B/2", "terns/A/3", "terns/A/4"], [0, 0, 1, 2, 2]),
+        (["train/A/0", "val/A/1", "train/B/2", "test/B/3"], [0, 0, 1, 1]),
+        (["birds/train/A/0", "birds/val/A/1", "birds/train/B/2"], [0, 0, 1]),
+    ],
+)
+def test_a_class_is_the_folder_that_the_image_lies_in(names: list[str], expected: list[int]) -> None:
+    classes, why = classes_of(names)
+    assert classes is not None, why
+    assert classes.tolist() == expected
+
+
+def test_how_many_classes_there_are_is_told(tmp_path: Path) -> None:
+    assert cub(write(tmp_path, NAMES), "train", 32).notes == (
+        "CUB (train): 2 classes, which are the folders of the images",
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,11 +135,14 @@ def test_the_image_encoder_learns_classes_only_where_they_tell_something(
 
 def test_captions_of_a_part_of_the_names_are_not_guessed(tmp_path: Path) -> None:
     root = pickled(tmp_path, NAMES[:2], numbered(4, 2), WORDS)
-    with pytest.raises(DataError, match=r"8 train captions are not 10 for each of 2 images.*--captions-per-image"):
+    with pytest.raises(
+        DataError,
+        match=r"8 train captions are not 10 for each of 2 images.*the trainer's option captions-per-image",
+    ):
         cub(root, "train", 32)
     data = cub(pickled(root, NAMES, numbered(4, 2), WORDS), "train", 32, captions_per_image=2)
     assert data.captions == [[f"a word{i} bird"] * 2 for i in range(4)]
-    assert data.notes == (f"{root / 'captions.pickle'}: 2 captions for each of 4 train images",)
+    assert data.notes[0] == f"{root / 'captions.pickle'}: 2 captions for each of 4 train images"
 
 
 @pytest.mark.parametrize(("names", "total"), [(2, 100), (4, 20), (3, 10), (4, 39), (1, 50), (4, 0)])
@@ -177,6 +201,37 @@ def test_a_hidden_name_takes_its_captions_with_it(tmp_path: Path) -> None:
     assert "left out 1 hidden" in data.notes[0]
 
 
+def reordered(tmp_path: Path, listed: Sequence[str]) -> Path:
+    root = pickled(tmp_path, NAMES, numbered(4, 2), WORDS)
+    (root / "train" / "filenames.txt").write_text("\n".join(listed))
+    return root
+
+
+@pytest.mark.parametrize("order", [(3, 2, 1, 0), (2, 0)])
+def test_captions_are_in_the_order_of_the_list_they_came_with(order: tuple[int, ...], tmp_path: Path) -> None:
+    root = reordered(tmp_path, [f"{NAMES[i]}.jpg" for i in order])
+    data = cub(root, "train", 32, captions_per_image=2)
+    assert data.captions == [[f"a word{i} bird"] * 2 for i in order]
+    assert f"in the order of {root / 'train' / 'filenames.pickle'}" in data.notes[0]
+    assert ("of which" in data.notes[0]) == (len(order) < 4)
+
+
+def test_a_list_with_names_that_have_no_place_in_the_captions_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "002.B" / "b3.jpg")
+    root = reordered(tmp_path, [*NAMES[:3], "002.B/b3"])
+    with pytest.raises(
+        DataError, match=r"train.filenames.txt: names '002.B/b3', which .*filenames.pickle does not"
+    ):
+        cub(root, "train", 32, captions_per_image=2)
+
+
+def test_coco_s_captions_are_in_the_order_of_their_list_too(tmp_path: Path) -> None:
+    root = flat(tmp_path, False)
+    names = [f"COCO_train2014_{i:012}" for i in (4, 1, 0)]
+    (root / "train" / "filenames.txt").write_text("\n".join(names))
+    assert [c[0] for c in coco(root, "train", 32).captions] == ["a word4 bird", "a word1 bird", "a word0 bird"]
+
+
 # Bounding boxes
 
 
@@ -210,9 +265,39 @@ def test_boxes_may_touch_the_border_and_be_rounded(box: str, tmp_path: Path) -> 
 
 def test_boxes_of_smaller_images_are_told(tmp_path: Path) -> None:
     boxes = [f"{i} {i} {227 / 2 - i} {200 / 2 - i}" for i in range(24)]
-    (note,) = cub(with_boxes(tmp_path / "a", *boxes), "train", 32).notes
+    *_, note = cub(with_boxes(tmp_path / "a", *boxes), "train", 32).notes
     assert "no bounding box of 24 reaches beyond 50% of its image" in note
-    assert not cub(with_boxes(tmp_path / "b", *boxes, "100 100 127 50"), "train", 32).notes
+    notes = cub(with_boxes(tmp_path / "b", *boxes, "100 100 127 50"), "train", 32).notes
+    assert not any("box" in note for note in notes)
+
+
+def test_boxes_in_fractions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"boxes.txt: all 3 boxes lie within 1, so they are fractions.*multiply"):
+        cub(with_boxes(tmp_path, "0.1 0.2 0.5 0.5", "0 0 1 1", "0.5 0.5 0.5 0.25"), "train", 32)
+
+
+@pytest.mark.parametrize("box", ["10 10 3.9 60", "10 10 60 1"])
+def test_boxes_of_no_size_are_refused(box: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"bounding_boxes.txt: line 2: a bounding box of .* needs at least 4 on a side"
+    ):
+        cub(with_boxes(tmp_path, "0 0 90 90", box), "train", 32)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "told"),
+    [
+        ("bounding_boxes.txt", "1 5 5 50 50", r"line 4: a box of number 1 again, after line 1"),
+        ("images.txt", "1 000.A/other.jpg", r"line 4: names number 1 again, after line 1"),
+        ("images.txt", "9 001.A/a bird 1.png", r"line 4: names image '001.A/a bird 1' again, after line 2"),
+    ],
+)
+def test_lists_of_boxes_say_each_thing_once(file: str, line: str, told: str, tmp_path: Path) -> None:
+    root = with_boxes(tmp_path, *["0 0 90 90"] * 3)
+    text = (root / file).read_text()
+    (root / file).write_text(f"{text.rstrip()}\n{line}\n")
+    with pytest.raises(DataError, match=rf"{file}: {told}"):
+        cub(root, "train", 32)
 
 
 def test_boxes_of_names_with_spaces_and_other_endings(tmp_path: Path) -> None:
@@ -252,7 +337,7 @@ def test_coco_in_attngans_layout(texts: bool, ending: str, tmp_path: Path) -> No
     assert train.name.startswith("COCO")
     assert train.classes is None
     assert train.captions[1][0] == (f"a bird called COCO_train2014_{1:012}" if texts else "a word1 bird")
-    with pytest.raises(DataError, match=r"MS-COCO's .*so pass --data coco"):
+    with pytest.raises(DataError, match=r"MS-COCO's .*so train with --data coco"):
         cub(tmp_path, "train", 32)
 
 
@@ -265,7 +350,7 @@ def test_coco_in_attngans_layout_with_its_images_in_coco_s_folders(tmp_path: Pat
 
 
 def test_cub_is_not_read_as_coco(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"in folders of classes, as CUB's .*so pass --data cub"):
+    with pytest.raises(DataError, match=r"in folders of classes, as CUB's .*so train with --data cub"):
         coco(write(tmp_path, NAMES), "train", 32)
 
 
@@ -275,7 +360,8 @@ def test_a_folder_that_is_no_coco_names_both_layouts(tmp_path: Path) -> None:
 
 
 def test_real_cub_with_its_boxes_and_in_one_folder(real_data: Path, tmp_path: Path) -> None:
-    assert not cub(real_data / "cub", "test", 32).notes
+    (note,) = cub(real_data / "cub", "test", 32).notes
+    assert note.endswith("classes, which are the folders of the images")
     names = (real_data / "cub" / "test" / "filenames.txt").read_text().split("\n")[:20]
     for name in filter(None, names):
         for folder, ending in (("images", "jpg"), ("text", "txt")):

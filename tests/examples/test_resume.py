@@ -221,4 +221,4 @@ def test_captions_longer_than_the_encoder_hears_are_told(tmp_path: Path, capsys)
     arguments = [*TINY, *CUB, "--steps", "1", "--encoder-steps", "1", "--root", str(root)]
     config = train.parse([*arguments, "--out", str(tmp_path / "out")])
     Run(config, Console(soft_wrap=True))
-    assert "100% of the captions are longer than --encoder.words 18" in capsys.readouterr().out
+    assert "100% of the captions are longer than the option encoder.words, 18" in capsys.readouterr().out

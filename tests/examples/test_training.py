@@ -339,3 +339,16 @@ def test_folders_that_cannot_be_written_are_named(finished: Path, tmp_path: Path
     )
     assert sample.main(["--checkpoint", source, "--caption", "a bird", "--out", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().out
+
+
+def test_images_that_are_not_finite_are_no_picture(finished: Path, tmp_path: Path, capsys) -> None:
+    state = checkpoint.load(finished / "checkpoint.pt")
+    del state["format"]
+    for name, value in state["ema"].items():
+        if name.endswith("running_var"):
+            value.fill_(-1.0)
+    checkpoint.save(state, tmp_path / "checkpoint.pt")
+    assert sample.main(["--checkpoint", str(tmp_path / "checkpoint.pt"), "--caption", "a red bird"]) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "checkpoint.pt: its generator makes images that are not finite" in told
+    assert not (tmp_path / "sample.png").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torchvision.models import get_model
 from examples.attngan import retrofit
 from examples.attngan.hosts import HostError, build_host, load_weights
 from examples.sdgan import distribution, fidelity
-from examples.sdgan.checkpoint import is_finite
+from examples.sdgan.checkpoint import is_finite, reason_of
 from examples.sdgan.data import toy
 from examples.sdgan.encoders import InceptionImageEncoder
 from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
@@ -60,6 +61,12 @@ LAYOUTS: dict[str, Callable[[State], Any]] = {
     "dicts in dicts": lambda s: {"models": {"G": {"weights": s}}},
     "before PyTorch 0.4.1": old,
     "an adapter's": prefixed("host."),
+    "FSDP": prefixed("_fsdp_wrapped_module."),
+    "activation checkpointing": lambda s: {n.replace(".", "._checkpoint_wrapped_module.", 1): v for n, v in s.items()},
+    "in a tuple": lambda s: ({"epoch": 3}, s),
+    "in a list in a dict": lambda s: {"models": [{"d": torch.ones(2)}, s]},
+    "beside one of other shapes": lambda s: {"netG": {n: torch.ones(3) for n in s}, "later": s},
+    "float64": lambda s: {n: v.double() for n, v in s.items()},
     "with numbers beside": lambda s: {**s, "epoch": 3},
 }  # fmt: skip
 
@@ -102,6 +109,10 @@ def test_of_several_that_fit_the_one_taken_is_told(tmp_path: Path) -> None:
         (lambda s: {}, "but a dict of nothing"),
         (lambda s: dict([*s.items()][:-3]), r"fit this generator: it has \d names missing, such as 'h_net2.*--train"),
         (lambda s: {**s, "h_net3.w": torch.ones(1)}, r"does not fit this generator: it has 1 unknown ones, .*'h_net3"),
+        (lambda s: {**s, "ca_net.fc.bias": torch.ones(3)}, r"has 1 of other shapes, such as 'ca_net.fc.bias' is \(3,\), must"),
+        (lambda s: {n: v.to(torch.int8) for n, v in s.items()}, r"'.*' holds torch.int8, must be floating-point"),
+        (lambda s: {n: v.double() + 1e300 for n, v in s.items()}, r"'.*' has numbers that are infinite in torch.float32"),
+        (lambda s: [1, 2], r"neither a state dict nor .* but a list"),
         (lambda s: {"g_ema": {**s, "x": s["ca_net.fc.bias"]}}, r"its entry 'g_ema' has 1 unknown ones, such as 'x'"),
     ],
 )  # fmt: skip
@@ -158,6 +169,15 @@ def test_inceptions_weights_are_looked_into(tmp_path: Path, monkeypatch: pytest.
     torch.save({"state_dict": prefixed("module.")(state)}, tmp_path / "image.pth")
     loaded = InceptionImageEncoder(8, str(tmp_path / "image.pth")).inception.state_dict()
     assert torch.equal(loaded["Conv2d_1a_3x3.conv.weight"], state["Conv2d_1a_3x3.conv.weight"])
+    state["Mixed_7c.branch_pool.bn.running_var"][:] = -1
+    torch.save(state, tmp_path / "image.pth")
+    with pytest.raises(
+        ValueError, match=r"image.pth: its weights are finite, but the features of an image are not"
+    ):
+        InceptionImageEncoder(8, str(tmp_path / "image.pth"))
+    torch.save({**state, "fc.bias": state["fc.bias"].double() + 1e300}, tmp_path / "image.pth")
+    with pytest.raises(ValueError, match=r"'fc.bias' has numbers that are infinite in torch.float32"):
+        InceptionImageEncoder(8, str(tmp_path / "image.pth"))
     state["Mixed_7c.branch_pool.conv.weight"][0] = math.nan
     torch.save(state, tmp_path / "image.pth")
     with pytest.raises(ValueError, match=r"'Mixed_7c.branch_pool.conv.weight' is not finite .*take the file anew"):
@@ -169,6 +189,10 @@ def test_inceptions_weights_are_looked_into(tmp_path: Path, monkeypatch: pytest.
         state = FeatureExtractorInceptionV3("x", ["2048"], str(tmp_path / "fid.pth")).state_dict()
     torch.save(prefixed("_orig_mod.")(state), tmp_path / "fid.pth")
     distribution.inception(str(tmp_path / "fid.pth"))
+    state["Mixed_7c.branch_pool.bn.running_var"][:] = -1
+    torch.save(state, tmp_path / "fid.pth")
+    with pytest.raises(ValueError, match=r"fid.pth: its weights are finite, but the features of an image are not"):
+        distribution.inception(str(tmp_path / "fid.pth"))
     state["fc.bias"][0] = math.inf
     torch.save(state, tmp_path / "fid.pth")
     with pytest.raises(ValueError, match=r"fid.pth: no readable weights \(weights.fc.bias is not finite .*anew\)"):
@@ -179,3 +203,29 @@ def test_a_file_that_is_broken_is_no_weights(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\0" * 8 + b"{nothing")
     with pytest.raises(WeightsError, match="broken, or more than weights"):
         read_weights(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pickle.UnpicklingError(
+            "Weights only load failed. Re-running with `weights_only` set to `False` will likely work"
+        ),
+        RuntimeError(
+            "Cannot use ``weights_only=True`` with TorchScript archives passed to ``torch.load``. In 2.6, we"
+        ),
+        RuntimeError(
+            "Cannot use ``weights_only=True`` with files saved in the legacy .tar format. In PyTorch 2.6"
+        ),
+        ValueError("Weights only load failed; set weights_only=False"),
+    ],
+)
+def test_torch_s_advice_to_run_code_is_not_passed_on(error: Exception) -> None:
+    assert "weights" not in reason_of(error).lower()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / "g.pt"))  # pyright: ignore
+    with pytest.raises(WeightsError, match=r"it is a TorchScript archive, which holds code; save .* state_dict"):
+        read_weights(tmp_path / "g.pt")

@@ -13,6 +13,8 @@ from examples.sdgan.data.reading import form, is_file, numbered_lines
 
 EDGE = 2.0
 """Pixels by which a box may leave its image: boxes are rounded, and drawn by hand."""
+SIDE = 4.0
+"""Pixels of the shortest side: of fewer nothing can be seen, and they are likely another image's, or no pixels."""
 
 
 class Box(NamedTuple):
@@ -38,14 +40,7 @@ def read_boxes(folder: Path, names: Sequence[str]) -> list[Box] | None:
     path, index = folder / "bounding_boxes.txt", folder / "images.txt"
     if not is_file(path):
         return None
-    numbers: dict[str, str] = {}
-    for line, text in numbered_lines(index).items():
-        number, *name = text.split(maxsplit=1)
-        if not name:
-            raise DataError(f"{index}: line {line}: expected 'number CLASS/NAME.jpg', got {text!r:.80}")
-        numbers[_key(name[0])] = number
-    rows = {text.split()[0]: (line, text.split()) for line, text in numbered_lines(path).items()}
-    boxes = []
+    numbers, rows, boxes = _numbers(index, set(names)), _rows(path), []
     for name in names:
         if name not in numbers:
             raise DataError(f"{path}: no bounding box for {name!r}; {index} must list every image")
@@ -53,11 +48,63 @@ def read_boxes(folder: Path, names: Sequence[str]) -> list[Box] | None:
             raise DataError(f"{path}: no bounding box for {name!r}, which is number {numbers[name]} in {index}")
         line, words = rows[numbers[name]]
         boxes.append(_box(f"{path}: line {line}", words))
+    _check_pixels(path, boxes)
     return boxes
 
 
-def _key(name: str) -> str:
-    return form(without_ending(name.strip().replace("\\", "/").removeprefix("./").removeprefix("images/")))
+def _numbers(path: Path, known: set[str]) -> dict[str, str]:
+    """The number of every name; which box is an image's must follow from the files in one way."""
+    numbers: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, text in numbered_lines(path).items():
+        number, *name = text.split(maxsplit=1)
+        if not name:
+            raise DataError(f"{path}: line {line}: expected 'number CLASS/NAME.jpg', got {text!r:.80}")
+        key = _key(name[0], known)
+        for what in (f"number {number}", f"image {key!r}"):
+            if what in lines:
+                raise DataError(
+                    f"{path}: line {line}: names {what} again, after line {lines[what]}; each image has one number and "
+                    "each number one image: take the wrong line away"
+                )
+            lines[what] = line
+        numbers[key] = number
+    return numbers
+
+
+def _rows(path: Path) -> dict[str, tuple[int, list[str]]]:
+    """Line and words of every number."""
+    rows: dict[str, tuple[int, list[str]]] = {}
+    for line, text in numbered_lines(path).items():
+        number, *_ = words = text.split()
+        if number in rows:
+            raise DataError(
+                f"{path}: line {line}: a box of number {number} again, after line {rows[number][0]}; each image has one: "
+                "take the wrong line away"
+            )
+        rows[number] = (line, words)
+    return rows
+
+
+def _check_pixels(path: Path, boxes: Sequence[Box]) -> None:
+    if boxes and all(max(box.x, box.y, box.width, box.height) <= 1 for box in boxes):
+        raise DataError(
+            f"{path}: all {len(boxes):,} boxes lie within 1, so they are fractions of the image; boxes are in pixels: "
+            "multiply x and width by the width of each image, y and height by its height"
+        )
+    for box in boxes:
+        if min(box.width, box.height) < SIDE:
+            raise DataError(
+                f"{box.where}: a bounding box of {box.width:g} x {box.height:g} pixels, needs at least {SIDE:g} on a "
+                "side; boxes are 'number x y width height' in pixels of the image as it is: put the line right, or take "
+                "bounding_boxes.txt away to use images whole"
+            )
+
+
+def _key(name: str, known: set[str]) -> str:
+    key = form(without_ending(name.strip().replace("\\", "/").removeprefix("./")))
+    # A class may be called as the folder of all images is.
+    return key if key in known else key.removeprefix("images/")
 
 
 def _box(where: str, words: list[str]) -> Box:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 LEAST = 0.1
 """Share of the pairs of images that must be of two classes: DAMSM leaves out the others, and needs rivals."""
+_SPLITS = (("train",), ("val",), ("test",))
 
 
 def classes_of(names: Sequence[str]) -> tuple[Tensor | None, str]:
-    """A class for each image, by its folder; or ``None`` and why not, where folders are no classes.
+    """A class for each image, by the folder it lies in; or ``None`` and why not, where folders are no classes.
 
     DAMSM takes captions of an image's class for right and learns from the others: of one class it learns nothing. A
     class of one image each would be learnt by the image encoder, which means by heart.
@@ -28,8 +29,9 @@ def classes_of(names: Sequence[str]) -> tuple[Tensor | None, str]:
         common += 1
     if parts[0] and all(part == parts[0] for part in parts):
         return None, f"no classes: all {len(names):,} images are in one folder ({'/'.join(parts[0])})"
-    # Folders that all are in, such as birds/CLASS/NAME, tell nothing.
-    folders = [part[common] for part in parts if len(part) > common]
+    # Folders that all are in, such as birds/CLASS/NAME, tell nothing; a split's tells no class, which has both.
+    inner = [part[common + (part[common : common + 1] in _SPLITS) :] for part in parts]
+    folders = ["/".join(part) for part in inner if part]
     if len(folders) < len(names):
         return (
             None,

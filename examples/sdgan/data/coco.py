@@ -10,6 +10,7 @@ from examples.sdgan.data.cub import listed
 from examples.sdgan.data.dataset import CaptionedImages, DataError
 from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder
+from examples.sdgan.data.notes import about_captions, refuse_one_file
 from examples.sdgan.data.reading import duplicate, is_file, read_bytes
 from examples.sdgan.vocabulary import clean, tokenize
 
@@ -20,7 +21,7 @@ def coco(
     """The images of a split (``"train"``, or ``"test"``, which is COCO's val).
 
     Looks for ``annotations/captions_{train,val}*.json`` and for the images in the folder of the file's own ending,
-    such as ``train2014/`` (or ``images/train2014/``). Images that the JSON lists are used; each needs a caption.
+    such as ``train2014/`` (or ``images/train2014/``, or all in ``images/``). Images that the JSON lists are used; each needs a caption.
     Without annotations AttnGAN's layout is read: ``images/NAME.jpg``, ``SPLIT/filenames.pickle`` (or ``.txt``), and
     ``text/NAME.txt`` or ``captions.pickle``.
 
@@ -47,8 +48,8 @@ def coco(
             f"{root / 'annotations'}: holds no captions_{kind}*.json; expected that, or AttnGAN's layout: "
             "images/NAME.jpg, train/filenames.pickle, and captions.pickle or text/NAME.txt"
         )
-    path = _of_one_year(root / "annotations", kind) or found[0]
-    folder = _folder(root, path.stem.removeprefix("captions_"))
+    path = _of_one_year(root, kind) or min(found, key=lambda path: _is_absent(root, _name(path)))
+    folder = _folder(root, _name(path))
     captions = _read(path)
     images, paths = Folder(folder, ("", *IMAGE_ENDINGS)), []
     for name in captions:
@@ -59,15 +60,27 @@ def coco(
     twice = duplicate(map(str, paths))
     if twice is not None:
         raise DataError(f"{path}: lists the file {twice!r} as several images; each needs a file of its own")
-    return CaptionedImages(f"COCO ({kind})", ImageFiles(paths, size, None, progress), list(captions.values()))
+    refuse_one_file(path, list(captions), paths)
+    name, texts = f"COCO ({kind})", list(captions.values())
+    return CaptionedImages(
+        name, ImageFiles(paths, size, None, progress), texts, notes=tuple(about_captions(name, texts))
+    )
 
 
 def _is_attngans(root: Path) -> bool:
     return any(is_file(root / "train" / f"filenames.{ending}") for ending in ("txt", "pickle"))
 
 
-def _of_one_year(folder: Path, kind: str) -> Path | None:
-    """Where there are several, the file whose split the other kind has too: years share images."""
+def _name(path: Path) -> str:
+    return path.stem.removeprefix("captions_")
+
+
+def _of_one_year(root: Path, kind: str) -> Path | None:
+    """Where there are several, the file whose split the other kind has too: years share images.
+
+    Of several such years the one whose images are there.
+    """
+    folder = root / "annotations"
     files = {
         k: {p.stem.removeprefix(f"captions_{k}"): p for p in folder.glob(f"captions_{k}*.json")}
         for k in ("train", "val")
@@ -78,14 +91,30 @@ def _of_one_year(folder: Path, kind: str) -> Path | None:
             f"{folder}: captions_train*.json and captions_val*.json are of different years "
             f"({sorted(files['train'])} and {sorted(files['val'])}), whose images overlap; keep those of one year"
         )
-    return files[kind][min(years)] if years else None
+    if not years:
+        return None
+    year = min(years, key=lambda y: (_is_absent(root, f"train{y}") + _is_absent(root, f"val{y}"), y))
+    return files[kind][year]
+
+
+def _is_absent(root: Path, name: str) -> bool:
+    return not any(folder.is_dir() for folder in _folders(root, name))
+
+
+def _folders(root: Path, name: str) -> tuple[Path, Path]:
+    return root / name, root / "images" / name
 
 
 def _folder(root: Path, name: str) -> Path:
-    for folder in (root / name, root / "images" / name):
+    for folder in _folders(root, name):
         if folder.is_dir():
             return folder
-    raise DataError(f"{root}: the folder of images is missing; looked for {name} and images/{name}")
+    flat = root / "images"
+    if flat.is_dir() and any(path.suffix.lower() in IMAGE_ENDINGS for path in flat.iterdir()):
+        return flat
+    raise DataError(
+        f"{root}: the folder of images is missing; looked for {name}, images/{name} and images/ with images in it"
+    )
 
 
 def _read(path: Path) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,22 @@ from examples.sdgan.data.classes import classes_of
 from examples.sdgan.data.dataset import CaptionedImages, DataError
 from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder, without_ending
+from examples.sdgan.data.notes import about_captions, refuse_one_file
 from examples.sdgan.data.pickles import read_plain_pickle
-from examples.sdgan.data.reading import decode, duplicate, hidden, is_file, read_lines
+from examples.sdgan.data.reading import decode, duplicate, form, hidden, is_file, read_lines
 from examples.sdgan.vocabulary import clean, tokenize
 
 _IMAGE_FOLDERS = {
     "cub": ("images", "CUB_200_2011/images"),
-    "coco": ("images", "images/train2014", "images/val2014", "train2014", "val2014"),
+    "coco": (
+        "images",
+        *(
+            f"{above}{kind}{year}"
+            for year in (2014, 2017)
+            for above in ("images/", "")
+            for kind in ("train", "val")
+        ),
+    ),
 }
 _TEXT_FOLDERS = ("text", "text_c10")
 CAPTIONS = {"cub": 10, "coco": 5}
@@ -27,7 +37,8 @@ LETTERS = 1 << 27
 """Of all captions of a pickle; CUB's have a tenth."""
 # Of boxes of images half as large, none reaches beyond the middle; of CUB's, many touch the border.
 _MANY, _REACH = 20, 0.7
-_SPECIAL = re.compile(r"<[^<>\s]*>")
+# <pad>, [PAD], #START#: words of captions, as they were split for the pickle, have no such marks.
+_SPECIAL = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]+\]|#[^#\s]+#")
 _LAYOUT = "images/CLASS/NAME.jpg with text/CLASS/NAME.txt"
 
 
@@ -40,6 +51,7 @@ class Found(NamedTuple):
     places: list[int]
     total: int
     notes: list[str]
+    images: list[Folder]
 
 
 def cub(
@@ -64,6 +76,9 @@ def cub(
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --root must be the CUB-200-2011 folder")
+    lists = any(is_file(root / "train" / f"filenames.{ending}") for ending in ("txt", "pickle"))
+    if not lists and any((root / "annotations").glob("captions_*.json")):
+        raise DataError(f"{root}: its annotations/ holds MS-COCO's captions, so train with --data coco")
     return listed(root, split, size, progress, captions_per_image, "cub")
 
 
@@ -80,6 +95,7 @@ def listed(
         return CaptionedImages(f"{told} ({split})", ImageFiles([], size), [])
     _check_kind(root, data, found)
     captions, notes = _captions(root, split, found, captions_per_image or CAPTIONS[data])
+    notes += about_captions(f"{told} ({split})", captions)
     if data == "coco":
         images = ImageFiles(found.paths, size, None, progress)
         return CaptionedImages(f"{told} ({split})", images, captions, notes=(*found.notes, *notes))
@@ -88,6 +104,8 @@ def listed(
     classes, why = classes_of(found.keys)
     if why:
         notes.append(f"{told} ({split}): {why}; trained without them (layout of classes: {_LAYOUT})")
+    elif classes is not None:
+        notes.append(f"{told} ({split}): {int(classes.max()) + 1:,} classes, which are the folders of the images")
     images = ImageFiles(found.paths, size, boxes, progress)
     if boxes and len(boxes) >= _MANY and images.reach < _REACH:
         notes.append(
@@ -100,10 +118,10 @@ def listed(
 def _check_kind(root: Path, data: str, found: Found) -> None:
     """Each data set has its own preset; one taken for the other would train, and not as meant."""
     if data == "cub" and all(Path(key).name.startswith("COCO_") for key in found.keys):
-        raise DataError(f"{root}: its images are MS-COCO's ({found.names[0]}, ...), so pass --data coco")
+        raise DataError(f"{root}: its images are MS-COCO's ({found.names[0]}, ...), so train with --data coco")
     if data == "coco" and all("/" in key and not key.startswith(("train", "val")) for key in found.keys):
         raise DataError(
-            f"{root}: its images are in folders of classes, as CUB's ({found.names[0]}, ...), so pass --data cub; "
+            f"{root}: its images are in folders of classes, as CUB's ({found.names[0]}, ...), so train with --data cub; "
             "COCO in AttnGAN's layout has images/NAME.jpg"
         )
 
@@ -114,10 +132,7 @@ def _found(root: Path, folders: Sequence[Path], split: str) -> Found | None:
     if is_file(text):
         names, source = read_lines(text), text
     elif is_file(pickled):
-        names, source = read_plain_pickle(pickled), pickled
-        names = [decode(n) if isinstance(n, bytes) else n for n in names] if isinstance(names, list) else None
-        if names is None or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{pickled}: must hold a list of image names")
+        names, source = _pickled_names(pickled), pickled
     elif split == "train":
         return _every_image(root, folders)
     else:
@@ -129,13 +144,22 @@ def _found(root: Path, folders: Sequence[Path], split: str) -> Found | None:
         raise DataError(f"{source}: names no image; expected a line for each, such as CLASS/NAME")
     _refuse_twice(source, left)
     images = [Folder(folder, IMAGE_ENDINGS) for folder in folders]
-    found = Found([], left, [], places, len(names), notes)
+    found = Found([], left, [], places, len(names), notes, images)
     for name in left:
         path, key = _image(images, name, root / split)
         found.paths.append(path)
         found.keys.append(key)
     _refuse_twice(source, found.keys)
+    refuse_one_file(source, left, found.paths)
     return found
+
+
+def _pickled_names(path: Path) -> list[str]:
+    names = read_plain_pickle(path)
+    names = [decode(n) if isinstance(n, bytes) else n for n in names] if isinstance(names, list) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: must hold a list of image names")
+    return names
 
 
 def _refuse_twice(source: Path, names: Sequence[str]) -> None:
@@ -161,20 +185,35 @@ def _every_image(root: Path, folders: Sequence[Path]) -> Found:
             raise DataError(f"{path}: captions without an image; it links to nothing")
     keys = [images.key(path) for path in paths]
     _refuse_twice(images.path, keys)
+    refuse_one_file(images.path, keys, paths)
     names, known = [str(path.relative_to(images.path).with_suffix("")) for path in paths], set(keys)
     texts = Folder(folder, (".txt",))
     for path in texts.files():
         if texts.key(path) not in known:
             name = str(path.relative_to(folder).with_suffix(""))
             raise DataError(f"{path}: captions without an image in {images.path}{_beside([images], name)}")
-    return Found(paths, names, keys, list(range(len(names))), len(names), [])
+    notes = []
+    for path in {root / "train_test_split.txt", images.path.parent / "train_test_split.txt"}:
+        if is_file(path):
+            notes.append(
+                f"{path}: not read, every image is a training image; to hold some out, list names (CLASS/NAME) in "
+                "train/filenames.txt and test/filenames.txt"
+            )
+    return Found(paths, names, keys, list(range(len(names))), len(names), notes, [images])
 
 
-def _image(images: Sequence[Folder], name: str, where: Path) -> tuple[Path, str]:
+def _find(images: Sequence[Folder], name: str, where: Path) -> tuple[Path, str] | None:
     for folder in images:
         path = folder.find(name, where)
         if path is not None:
             return path, folder.key(path)
+    return None
+
+
+def _image(images: Sequence[Folder], name: str, where: Path) -> tuple[Path, str]:
+    found = _find(images, name, where)
+    if found is not None:
+        return found
     path = images[0].path / (without_ending(name) + IMAGE_ENDINGS[0])
     raise DataError(f"{path}: captions without an image ({where} names it){_beside(images, without_ending(name))}")
 
@@ -193,9 +232,10 @@ def _text_folder(root: Path) -> Path | None:
 def _captions(root: Path, split: str, found: Found, each: int) -> tuple[list[list[str]], list[str]]:
     folder = _text_folder(root)
     if folder is None:
-        captions = _pickled_captions(root, split, found.total, each)
-        note = f"{root / 'captions.pickle'}: {each} captions for each of {len(captions):,} {split} images"
-        return [captions[place] for place in found.places], [note]
+        places, total, told = _order(root / split, found)
+        captions = _pickled_captions(root, split, total, each)
+        note = f"{root / 'captions.pickle'}: {each} captions for each of {len(captions):,} {split} images{told}"
+        return [captions[place] for place in places], [note]
     texts, captions = Folder(folder, (".txt",)), []
     for name, key in zip(found.names, found.keys, strict=True):
         path = texts.find(name, root / split) or texts.find(key, root / split)
@@ -207,6 +247,33 @@ def _captions(root: Path, split: str, found: Found, each: int) -> tuple[list[lis
             raise DataError(f"{path}: holds no caption")
         captions.append(lines)
     return captions, []
+
+
+def _order(folder: Path, found: Found) -> tuple[list[int], int, str]:
+    """Where each image's captions are in captions.pickle: filenames.pickle came with it, and has its order."""
+    text, pickled = folder / "filenames.txt", folder / "filenames.pickle"
+    if not (is_file(text) and is_file(pickled)):
+        return found.places, found.total, ""
+    names, places = _pickled_names(pickled), {}
+    for place, name in enumerate(names):
+        if hidden(name):
+            continue
+        there = _find(found.images, name, pickled)
+        key = form(without_ending(os.path.normpath(name))) if there is None else there[1]
+        if key in places:
+            raise DataError(f"{pickled}: names {name!r} twice; each image may be in a split once")
+        places[key] = place
+    missing = next((n for n, key in zip(found.names, found.keys, strict=True) if key not in places), None)
+    if missing is not None:
+        raise DataError(
+            f"{text}: names {missing!r}, which {pickled} does not; captions.pickle is in the order of filenames.pickle, "
+            "so there are no captions for it: take the list away that is not of these images, or give the captions "
+            "as text/NAME.txt"
+        )
+    told = f", in the order of {pickled}"
+    if len(found.keys) < len(places):
+        told += f", of which {text} names {len(found.keys):,}"
+    return [places[key] for key in found.keys], len(names), told
 
 
 def _pickled_captions(root: Path, split: str, images: int, each: int) -> list[list[str]]:
@@ -227,7 +294,7 @@ def _pickled_captions(root: Path, split: str, images: int, each: int) -> list[li
         raise DataError(
             f"{path}: {len(indexed)} {split} captions {evenly} {what}; they are in the order of the whole list of "
             f"names, {each} an image: put back the filenames.pickle that came with it (to train on a part, give the "
-            f"captions as text/NAME.txt), or say how many there are of each image with --captions-per-image"
+            f"captions as text/NAME.txt), or say how many there are of each image by the trainer's option captions-per-image"
         )
     return [texts[i : i + each] for i in range(0, len(texts), each)]
 
