@@ -55,7 +55,8 @@ def inception(weights: str) -> nn.Module:
     except (OSError, RuntimeError, TypeError, WeightsError, pickle.UnpicklingError) as error:
         how = "cannot be downloaded" if path is None else "hold another network's weights"
         raise ValueError(
-            f"--inception {weights}: Inception's weights {how} ({reason_of(error)}); pass the path of torch-fidelity's "
+            f"--inception {weights}: Inception's weights {how} ({reason_of(error)}); pass the path of "
+            "torch-fidelity's "
             "pt_inception-2015-12-05-6726825d.pth, or none to measure without FID, KID and IS"
         ) from error
     # Finite weights may give no finite features: a variance below zero, weights that overflow.
@@ -63,7 +64,8 @@ def inception(weights: str) -> nn.Module:
     with torch.no_grad():
         if not all(bool(features.isfinite().all()) for features in network(pixels)):
             raise ValueError(
-                f"--inception {weights}: its weights are finite, but the features of an image are not (a variance below "
+                f"--inception {weights}: its weights are finite, but the features of an image are not (a "
+                "variance below "
                 "zero, or weights that overflow); take the file anew, or none to measure without FID, KID and IS"
             )
     return network

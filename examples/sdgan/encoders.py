@@ -154,7 +154,8 @@ def _check_features(model: nn.Module, weights: str) -> None:
     with torch.no_grad():
         if not model.eval()(pixels).isfinite().all():
             raise ValueError(
-                f"{weights}: its weights are finite, but the features of an image are not (a variance below zero, or "
+                f"{weights}: its weights are finite, but the features of an image are not (a variance below "
+                "zero, or "
                 "weights that overflow); take the file anew"
             )
 

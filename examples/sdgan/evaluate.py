@@ -180,7 +180,8 @@ def _attributes(
 def _held_out(train: CaptionedImages, test: CaptionedImages, learnt: dict[str, Any]) -> tuple[bool | None, str]:
     """Whether the images to measure on are held out, ``None`` where nobody knows; and what to say of it."""
     unknown = (
-        f"{test.name}: the training images beside these are not the ones that the run learnt from, so it is not known "
+        f"{test.name}: the training images beside these are not the ones that the run learnt from, so it is "
+        "not known "
         "whether it learnt from these; evaluation.json says held_out: null"
     )
     if learnt and same_images(learnt, test.fingerprint()):

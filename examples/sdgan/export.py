@@ -89,7 +89,7 @@ def load_image_encoder(path: Path) -> ImageEncoder:
 
 
 def load_fingerprints(path: Path) -> dict[str, Any]:
-    """What the run's training data was, from the checkpoint; empty where there is none, or one from before it said so."""
+    """What the run's training data was, from the checkpoint; empty where that is not known."""
     path = _newer(path)
     if path.is_dir():
         path = _open(path)[0].parent / "checkpoint.pt"

@@ -50,7 +50,7 @@ def changed_data(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def same_images(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two fingerprints are of the same images, whatever their captions; of drawn ones the captions tell."""
+    """Whether two fingerprints are of the same images; of drawn ones the captions tell."""
     part = "files" if "files" in a and "files" in b else "captions"
     return part in a and a[part] == b.get(part)
 

@@ -87,7 +87,8 @@ class Run:
         if 2 * sum(long) > len(long):
             share = f"{sum(long) / len(long):.0%} of the captions"
             self.console.print(
-                f"{share} are longer than the option encoder.words, {config.encoder.words}: of these, some words are heard"
+                f"{share} are longer than the option encoder.words, {config.encoder.words}: of these, some "
+                "words are heard"
             )
         self.text = TextEncoder(len(self.vocabulary), config.encoder).to(self.fabric.device)
         # A checkpoint brings Inception's weights too: the file they came from may be gone.

@@ -74,7 +74,8 @@ def make(options: Options, console: Console) -> Path:
     if not drawn.isfinite().all():
         # As a picture they would be white, as if the model had learnt that.
         raise ValueError(
-            f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite), though its weights "
+            f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite), though "
+            "its weights "
             "are; use an earlier checkpoint"
         )
     pictures.sample_grid(drawn, captions, out, columns=options.count)

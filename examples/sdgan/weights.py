@@ -55,7 +55,7 @@ def state_dict_for(
 ) -> _Match:
     """The state dict with a module's names and shapes, wherever ``content`` has it.
 
-    It may lie within dicts and lists (``{"g_ema": ...}``), its names may begin with a module's (``generator.``) and hold what
+    It may lie within dicts and lists (``{"g_ema": ...}``), names may begin with a module's (``generator.``) and hold what
     wrappers put in (``module.``, ``_orig_mod.``), and counts of batches may be missing, as before PyTorch 0.4.1.
 
     Args:
@@ -67,7 +67,7 @@ def state_dict_for(
         The state dict by the module's names, and which entry of the file it is.
 
     Raises:
-        WeightsError: there is none that fits, and the message says what was found; or a weight is not finite, or not in the
+        WeightsError: none fits, and the message says what was found; or a weight is not finite, or not in the
             module's type.
     """
     own = {_plain(name): name for name in wanted}
@@ -89,7 +89,8 @@ def _check_type(name: str, value: Tensor, dtype: torch.dtype, instead: str) -> N
     """Raise ``ValueError`` where copying into a module's own type would make other numbers of a weight's."""
     if dtype.is_floating_point and not value.is_floating_point():
         raise ValueError(
-            f"{name} holds {value.dtype}, must be floating-point: quantised weights mean nothing without their scales; "
+            f"{name} holds {value.dtype}, must be floating-point: quantised weights mean nothing without their "
+            "scales; "
             "save the model's weights as they were before"
         )
     if not is_finite(value.to(dtype)):

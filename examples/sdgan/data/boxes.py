@@ -64,7 +64,8 @@ def _numbers(path: Path, known: set[str]) -> dict[str, str]:
         for what in (f"number {number}", f"image {key!r}"):
             if what in lines:
                 raise DataError(
-                    f"{path}: line {line}: names {what} again, after line {lines[what]}; each image has one number and "
+                    f"{path}: line {line}: names {what} again, after line {lines[what]}; each image has one "
+                    "number and "
                     "each number one image: take the wrong line away"
                 )
             lines[what] = line
@@ -79,7 +80,8 @@ def _rows(path: Path) -> dict[str, tuple[int, list[str]]]:
         number, *_ = words = text.split()
         if number in rows:
             raise DataError(
-                f"{path}: line {line}: a box of number {number} again, after line {rows[number][0]}; each image has one: "
+                f"{path}: line {line}: a box of number {number} again, after line {rows[number][0]}; each "
+                "image has one: "
                 "take the wrong line away"
             )
         rows[number] = (line, words)
@@ -89,14 +91,17 @@ def _rows(path: Path) -> dict[str, tuple[int, list[str]]]:
 def _check_pixels(path: Path, boxes: Sequence[Box]) -> None:
     if boxes and all(max(box.x, box.y, box.width, box.height) <= 1 for box in boxes):
         raise DataError(
-            f"{path}: all {len(boxes):,} boxes lie within 1, so they are fractions of the image; boxes are in pixels: "
+            f"{path}: all {len(boxes):,} boxes lie within 1, so they are fractions of the image; boxes are in "
+            "pixels: "
             "multiply x and width by the width of each image, y and height by its height"
         )
     for box in boxes:
         if min(box.width, box.height) < SIDE:
             raise DataError(
-                f"{box.where}: a bounding box of {box.width:g} x {box.height:g} pixels, needs at least {SIDE:g} on a "
-                "side; boxes are 'number x y width height' in pixels of the image as it is: put the line right, or take "
+                f"{box.where}: a bounding box of {box.width:g} x {box.height:g} pixels, needs at least "
+                f"{SIDE:g} on a "
+                "side; boxes are 'number x y width height' in pixels of the image as it is: put the line "
+                "right, or take "
                 "bounding_boxes.txt away to use images whole"
             )
 

@@ -21,7 +21,7 @@ def coco(
     """The images of a split (``"train"``, or ``"test"``, which is COCO's val).
 
     Looks for ``annotations/captions_{train,val}*.json`` and for the images in the folder of the file's own ending,
-    such as ``train2014/`` (or ``images/train2014/``, or all in ``images/``). Images that the JSON lists are used; each needs a caption.
+    such as ``train2014/`` (or ``images/train2014/``, or ``images/``). Images that the JSON lists are used; each needs a caption.
     Without annotations AttnGAN's layout is read: ``images/NAME.jpg``, ``SPLIT/filenames.pickle`` (or ``.txt``), and
     ``text/NAME.txt`` or ``captions.pickle``.
 

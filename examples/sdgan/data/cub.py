@@ -121,7 +121,8 @@ def _check_kind(root: Path, data: str, found: Found) -> None:
         raise DataError(f"{root}: its images are MS-COCO's ({found.names[0]}, ...), so train with --data coco")
     if data == "coco" and all("/" in key and not key.startswith(("train", "val")) for key in found.keys):
         raise DataError(
-            f"{root}: its images are in folders of classes, as CUB's ({found.names[0]}, ...), so train with --data cub; "
+            f"{root}: its images are in folders of classes, as CUB's ({found.names[0]}, ...), so train with "
+            "--data cub; "
             "COCO in AttnGAN's layout has images/NAME.jpg"
         )
 
@@ -266,8 +267,10 @@ def _order(folder: Path, found: Found) -> tuple[list[int], int, str]:
     missing = next((n for n, key in zip(found.names, found.keys, strict=True) if key not in places), None)
     if missing is not None:
         raise DataError(
-            f"{text}: names {missing!r}, which {pickled} does not; captions.pickle is in the order of filenames.pickle, "
-            "so there are no captions for it: take the list away that is not of these images, or give the captions "
+            f"{text}: names {missing!r}, which {pickled} does not; captions.pickle is in the order of "
+            "filenames.pickle, "
+            "so there are no captions for it: take the list away that is not of these images, or give the "
+            "captions "
             "as text/NAME.txt"
         )
     told = f", in the order of {pickled}"
@@ -294,7 +297,8 @@ def _pickled_captions(root: Path, split: str, images: int, each: int) -> list[li
         raise DataError(
             f"{path}: {len(indexed)} {split} captions {evenly} {what}; they are in the order of the whole list of "
             f"names, {each} an image: put back the filenames.pickle that came with it (to train on a part, give the "
-            f"captions as text/NAME.txt), or say how many there are of each image by the trainer's option captions-per-image"
+            f"captions as text/NAME.txt), or say how many there are of each image by the trainer's option "
+            "captions-per-image"
         )
     return [texts[i : i + each] for i in range(0, len(texts), each)]
 
