@@ -111,7 +111,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="neither a state dict"):
         load_weights(small(), path)
     torch.save(Generator(4, 8, 8, 5, 6, 1, 2).state_dict(), path)
-    with pytest.raises(HostError, match=r"does not fit this generator .*--train\.generator"):
+    with pytest.raises(HostError, match=r"does not fit this generator.*--train\.generator"):
         load_weights(small(), path)
 
 
