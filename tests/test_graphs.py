@@ -20,7 +20,7 @@ from scbn import SentenceSCBN, TextFeatures, TreeGenerator, VisualSemanticEmbedd
 from scbn.ops import dispatch
 
 # Of torch.jit, by which torch.func.jvp finds its rules too.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
 
 CASE = Case((3, 8, 6, 5), padded=True)
 ROOT = Path(__file__).resolve().parents[1]
