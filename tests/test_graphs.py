@@ -200,6 +200,7 @@ def test_an_exported_program_is_saved_and_runs_in_another_process(what: str, tmp
     assert done.stdout == "equal\n", done.stderr
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")  # torch 2.13's own
 @pytest.mark.parametrize("what", ["both", "tree", "retrofit"])
 def test_a_compiled_program_runs_in_another_process(what: str, tmp_path: Path) -> None:
     model, arguments, want = exportable(what)
