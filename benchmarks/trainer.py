@@ -32,11 +32,11 @@ from torch import Tensor
 from benchmarks.attngan_code import REPLACEMENTS, AttnGANTraining
 from benchmarks.provenance import commit, machine
 from examples.sdgan.config import Config, preset
-from examples.sdgan.damsm import damsm_loss
 from examples.sdgan.data.dataset import to_float
 from examples.sdgan.data.pairs import PairBatch
-from examples.sdgan.encoders import InceptionImageEncoder, TextEncoder
-from examples.sdgan.gan import GanTraining, pyramid
+from examples.sdgan.losses.damsm import damsm_loss
+from examples.sdgan.models.encoders import InceptionImageEncoder, TextEncoder
+from examples.sdgan.training.gan import GanTraining, pyramid
 from scbn import TextFeatures
 
 _VOCABULARY, _WORDS = 5450, 18

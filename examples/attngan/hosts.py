@@ -15,7 +15,7 @@ from torch import nn
 
 from examples.attngan.generator import Generator
 from examples.sdgan.config import Config
-from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
+from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
 
 _SIZES = "; set --train.generator.* and --train.encoder.dim to the sizes it was trained with"
 

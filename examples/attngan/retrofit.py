@@ -14,12 +14,12 @@ from typing import get_args
 import tyro
 from rich.console import Console
 
-from examples.attngan.run import RetrofitRun
-from examples.sdgan.checkpoint import CheckpointError
+from examples.attngan.run import Plan, retrofit
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
-from examples.sdgan.devices import ProcessStopped, leave
-from examples.sdgan.loop import NotFinite
+from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.training.distributed import ProcessStopped, leave
+from examples.sdgan.training.loop import NotFinite
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,6 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(options, name)}")
     if options.before_steps < 1 and options.checkpoint is None:
         raise ValueError("--before-steps must be at least 1 without a --checkpoint: there is nothing to retrofit")
-    if options.train.resume:
-        raise ValueError(
-            "--train.resume: this command has no continuation; train longer with --before-steps and --steps"
-        )
     if len(set(options.train.generator.channels)) > 1:
         raise ValueError(f"AttnGAN has the same channels in every stage, got {options.train.generator.channels}")
     common = {"data": options.data, "root": options.root, "out": options.out, "steps": options.steps}
@@ -96,12 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         o = options
-        RetrofitRun(config, o.before_steps, o.checkpoint, o.repo, o.warm_up, o.fix_mask, console).go()
+        retrofit(config, Plan(o.checkpoint, o.repo, o.before_steps, o.warm_up, o.fix_mask), console)
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {_as_spelled_here(str(error))}", style="red")
         return 2
     except KeyboardInterrupt:
-        console.print("stopped; weights so far are in checkpoint.pt, if a step was done")
+        console.print(
+            "stopped; if a step was done, checkpoint.pt holds it: go on with the same command and --train.resume"
+        )
         return 130
     finally:
         leave()

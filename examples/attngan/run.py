@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -17,158 +17,177 @@ from torch import Tensor
 from examples.attngan.adapter import Adapter
 from examples.attngan.hosts import build_host, check_images, load_weights
 from examples.attngan.sheet import side_by_side
-from examples.sdgan import fidelity, pictures
 from examples.sdgan.config import Config
-from examples.sdgan.devices import leaving_is_told, together
-from examples.sdgan.enough import check_rivals
-from examples.sdgan.gan import GanTraining
-from examples.sdgan.loop import progress_bar
-from examples.sdgan.measure import measure
-from examples.sdgan.retrieval import r_precision
-from examples.sdgan.run import Run
-from examples.sdgan.sampler import Sampler
+from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.metrics.birds import measure
+from examples.sdgan.metrics.r_precision import r_precision
+from examples.sdgan.metrics.sample_size import check_rivals
+from examples.sdgan.plots import samples
+from examples.sdgan.training.callbacks import DrawSamples, SaveCheckpoint, WarmUp
+from examples.sdgan.training.distributed import together
+from examples.sdgan.training.encoders import train_encoders
+from examples.sdgan.training.gan import GanTraining
+from examples.sdgan.training.loop import progress_bar
+from examples.sdgan.training.resume import restoring
+from examples.sdgan.training.trainer import Trainer
+from examples.sdgan.training.workspace import Workspace, open_workspace
 from scbn import retrofit_attngan
 
+FINE_TUNING = "fine-tune"
 _SHEET, _QUERIES = 6, 500
 
 
-class RetrofitRun(Run):
-    """Encoders, AttnGAN, retrofit, fine-tuning with the Siamese loss.
+@dataclass(frozen=True)
+class Plan:
+    """What to retrofit and how long to train it.
 
     Args:
-        config: of the trainer; ``config.steps`` are those of the fine-tuning.
-        before_steps: of the AttnGAN itself, where no checkpoint brings one.
-        checkpoint: of a trained generator.
+        checkpoint: weights of a trained generator; ``None``: an AttnGAN is trained first.
         repo: checkout of the published code, to use instead of our generator.
+        before_steps: of the AttnGAN itself, where no checkpoint brings one.
         warm_up: fine-tuning steps in which the discriminators alone learn; a checkpoint brings none of them.
         fix_mask: see :func:`scbn.retrofit_attngan`.
-        console: where progress goes.
     """
 
-    again = "start again"
+    checkpoint: Path | None
+    repo: Path | None
+    before_steps: int
+    warm_up: int
+    fix_mask: bool
 
-    def __init__(
-        self,
-        config: Config,
-        before_steps: int,
-        checkpoint: Path | None,
-        repo: Path | None,
-        warm_up: int,
-        fix_mask: bool,
-        console: Console,
-    ) -> None:
-        self.repo, self.loaded, self.before_steps, self.warm_up, self.fix_mask = (
-            repo,
-            checkpoint,
-            before_steps,
-            warm_up,
-            fix_mask,
-        )
-        super().__init__(config, console)
 
-    def _prepare(self) -> dict[str, Any] | None:
-        # Before anything is trained: a file that does not fit should not be found out after the encoders.
-        self.host = build_host(self.config, self.repo)
-        if self.loaded is not None:
-            entry = load_weights(self.host, self.loaded)
-            check_images(self.host, self.config, self.loaded)
-            self.console.print(f"weights of {self.loaded}{f', its entry {entry}' if entry else ''}")
-        state = super()._prepare()
-        check_rivals(self.test, _QUERIES)
-        return state
+class FineTuning(GanTraining):
+    """Training of a retrofitted generator; its checkpoint holds also the generator it began with."""
 
-    def go(self) -> None:
-        """All phases, then the sheet and the numbers."""
-        with leaving_is_told(self.fabric):
-            self._go()
+    def __init__(self, run: Workspace, generator: Adapter, before: Sampler, fix_mask: bool) -> None:
+        super().__init__(run.fabric, run.config, run.text, run.image, generator, name=FINE_TUNING)
+        self.before, self.fix_mask = before, fix_mask
 
-    def _go(self) -> None:
-        self.train_encoders()
-        plain = dataclasses.replace(self.config, siamese=dataclasses.replace(self.config.siamese, weight=0.0))
-        adapter = Adapter(self.host, self.config.generator.condition_dim)
-        self.gan = GanTraining(self.fabric, plain, self.text, self.image, adapter)
-        if self.loaded is None:
-            self.train_generator("attngan", self.before_steps)
-            before = self.snapshot()
-        else:
-            before = Sampler(self.config, self.vocabulary, self.text, copy.deepcopy(adapter).eval())  # pyright: ignore
-        captions, noise = self._shown()
-        columns = {"before": before.images(captions, noise)}
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {**super().state_dict(), "before": self.before.generator.state_dict(), "fix_mask": self.fix_mask}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        if state["fix_mask"] != self.fix_mask:
+            raise ValueError(f"--fix-mask was {state['fix_mask']}, is {self.fix_mask}")
+        super().load_state_dict(state)
+
+
+def retrofit(config: Config, plan: Plan, console: Console) -> None:
+    """Encoders, AttnGAN, retrofit, fine-tuning with the Siamese loss; then the sheet and the numbers."""
+    # Before anything is trained: a file that does not fit should not be found out after the encoders.
+    torch.manual_seed(config.seed)
+    host = build_host(config, plan.repo)
+    entry = ""
+    if plan.checkpoint is not None:
+        entry = load_weights(host, plan.checkpoint)
+        check_images(host, config, plan.checkpoint)
+    run = open_workspace(config, console, again="--train.resume", phases=("encoders", "attngan", FINE_TUNING))
+    check_rivals(run.test, _QUERIES)
+    if plan.checkpoint is not None:
+        run.console.print(f"weights of {plan.checkpoint}{f', its entry {entry}' if entry else ''}")
+    with Trainer(run, [SaveCheckpoint(), DrawSamples(), WarmUp(plan.warm_up, FINE_TUNING)]) as trainer:
+        train_encoders(trainer)
+        before, discriminators = _before(trainer, Adapter(host, config.generator.condition_dim), plan)
+        shown = Shown.of(run)
+        columns = {"before": shown.images(before)}
 
         adapter = copy.deepcopy(before.generator)
-        report = retrofit_attngan(adapter.get_submodule("host"), fix_mask=self.fix_mask)
-        self.console.print(str(report), highlight=False)
-        start = dataclasses.replace(before, generator=adapter.eval())
-        columns["step 0"] = start.images(captions, noise)
+        report = retrofit_attngan(adapter.get_submodule("host"), fix_mask=plan.fix_mask)
+        run.console.print(str(report), highlight=False)
+        columns["step 0"] = shown.images(dataclasses.replace(before, generator=adapter.eval()))
         change = float((columns["step 0"] - columns["before"]).abs().max())
-        self.console.print(f"largest change of a pixel by the retrofit itself: {change:.1e} (of 2)")
+        run.console.print(f"largest change of a pixel by the retrofit itself: {change:.1e} (of 2)")
 
-        discriminators = self.gan.discriminators.state_dict()
-        self.gan = GanTraining(self.fabric, self.config, self.text, self.image, adapter)
-        self.gan.discriminators.load_state_dict(discriminators)
-        self.gan.step = self._warming(self.gan, self.gan.step)
-        self.gan_step, self.sampler = 0, None
-        self.train_generator("fine-tune", self.config.steps)
-        after = self.snapshot()
-        columns["after"] = after.images(captions, noise)
-        compare = partial(self._compare, before, after, columns, captions, noise, change, str(report))
-        together(self.fabric, compare, first_only=True)
-        together(self.fabric, self.journal.close)
+        gan = FineTuning(run, cast(Adapter, adapter), before, plan.fix_mask)
+        if discriminators is not None:
+            gan.discriminators.load_state_dict(discriminators)
+        trainer.fit(gan)
+        after = trainer.sampler(gan)
+        columns["after"] = shown.images(after)
+        metrics = {"data": run.train.name, "largest_change_at_step_0": change, "report": str(report)}
+        compare = partial(_compare, trainer, plan, before, after, shown, columns, metrics)
+        together(run.fabric, compare, first_only=True)
 
-    def _warming(self, gan: GanTraining, step: Callable[..., Any]) -> Callable[..., Any]:
-        """The discriminators of a loaded generator know nothing yet: its learning rate is zero until they do."""
-        rates = [group["lr"] for group in gan.optimizer_g.param_groups]
 
-        def warming(number: int, batch: Any) -> dict[str, Tensor]:
-            for group, rate in zip(gan.optimizer_g.param_groups, rates, strict=True):
-                group["lr"] = rate if number >= self.warm_up else 0.0
-            return step(number, batch)
+def _before(trainer: Trainer, adapter: Adapter, plan: Plan) -> tuple[Sampler, dict[str, Any] | None]:
+    """The AttnGAN to retrofit, trained, loaded or as a checkpoint has it; and its discriminators, if they are new."""
+    run = trainer.workspace
+    sampler = Sampler(run.config, run.vocabulary, run.text, cast(Any, adapter))
+    resumed = run.resumed.get("phases", {}).get(FINE_TUNING)
+    if resumed is not None:
+        with restoring(run.path):
+            adapter.load_state_dict(resumed["before"])
+        sampler.generator.to(run.fabric.device).eval()
+        return sampler, None
+    plain = dataclasses.replace(run.config, siamese=dataclasses.replace(run.config.siamese, weight=0.0))
+    gan = GanTraining(run.fabric, plain, run.text, run.image, adapter, name="attngan", steps=plan.before_steps)
+    if plan.checkpoint is None:
+        trainer.fit(gan)
+        before = trainer.sampler(gan)
+    else:
+        before = dataclasses.replace(sampler, generator=copy.deepcopy(cast(Any, adapter)).eval())
+    return before, gan.discriminators.state_dict()
 
-        return warming
 
-    def _shown(self) -> tuple[list[str], Tensor]:
-        captions = [self.test.captions[i % len(self.test)][0] for i in range(_SHEET)]
-        return captions, pictures.standing_noise(_SHEET, self.config.generator.noise_dim)
+@dataclass(frozen=True)
+class Shown:
+    """The captions and noise of the sheet."""
 
-    def _compare(
-        self,
-        before: Sampler,
-        after: Sampler,
-        columns: dict[str, Tensor],
-        captions: list[str],
-        noise: Tensor,
-        change: float,
-        report: str,
-    ) -> None:
-        metrics: dict[str, Any] = {"data": self.train.name, "largest_change_at_step_0": change, "report": report}
-        for name, sampler in (("before", before), ("after", after)):
-            precision = r_precision(sampler, self.image, self.test, self.config.seed, _QUERIES)
-            found: dict[str, Any] = {"r_precision": precision}
-            if self.config.data == "toy":
-                with progress_bar(self.console) as bar:
-                    task = bar.add_task(f"measuring {name}", total=fidelity.STEPS, note="")
-                    found |= measure(
-                        sampler,
-                        self.train,
-                        self.test,
-                        self.config.seed,
-                        lambda s, b=bar, t=task: b.update(t, completed=s + 1),
-                    )
-            metrics[name] = found
-        metrics |= {"before_steps": self.before_steps, "checkpoint": str(self.loaded), "torch": torch.__version__}
-        metrics["config"] = json.loads(self.config.to_json())
-        (self.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-        told = [f"R-precision {_arrow(metrics, 'r_precision')}"]
-        if "caption_fidelity" in metrics["after"]:
-            told.append(f"caption fidelity {_arrow(metrics, 'caption_fidelity')}")
-        _, maps, words = after.attention(captions, noise)
-        layer = pictures.finest(maps)
-        title = f"{self.test.name}: {'; '.join(told)}; word maps of {layer[0] if layer else 'no layer'}"
-        path = self.config.out / "retrofit.png"
-        side_by_side(columns, layer[1] if layer else None, words, captions, path, title)
-        pictures.loss_curves(self.history, self.config.out / "losses.png")
-        for line in told:
-            self.console.print(line)
+    captions: list[str]
+    noise: Tensor
+
+    @classmethod
+    def of(cls, run: Workspace) -> Shown:
+        """The first held-out ones, always the same."""
+        captions = [run.test.captions[i % len(run.test)][0] for i in range(_SHEET)]
+        return cls(captions, fixed_noise(_SHEET, run.config.generator.noise_dim))
+
+    def images(self, sampler: Sampler) -> Tensor:
+        """What a generator makes of them."""
+        return sampler.images(self.captions, self.noise)
+
+
+def _compare(
+    trainer: Trainer,
+    plan: Plan,
+    before: Sampler,
+    after: Sampler,
+    shown: Shown,
+    columns: dict[str, Tensor],
+    metrics: dict[str, Any],
+) -> None:
+    run = trainer.workspace
+    for name, sampler in (("before", before), ("after", after)):
+        metrics[name] = _measures(run, sampler, name)
+    metrics |= {"before_steps": plan.before_steps, "checkpoint": str(plan.checkpoint), "torch": torch.__version__}
+    metrics["config"] = json.loads(run.config.to_json())
+    (run.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    told = [f"R-precision {_arrow(metrics, 'r_precision')}"]
+    if "caption_fidelity" in metrics["after"]:
+        told.append(f"caption fidelity {_arrow(metrics, 'caption_fidelity')}")
+    _, maps, words = after.attention(shown.captions, shown.noise)
+    layer = samples.finest(maps)
+    title = f"{run.test.name}: {'; '.join(told)}; word maps of {layer[0] if layer else 'no layer'}"
+    path = run.config.out / "retrofit.png"
+    side_by_side(columns, layer[1] if layer else None, words, shown.captions, path, title)
+    samples.loss_curves(trainer.history, run.config.out / "losses.png")
+    for line in told:
+        run.console.print(line)
+
+
+def _measures(run: Workspace, sampler: Sampler, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"r_precision": r_precision(sampler, run.image, run.test, run.config.seed, _QUERIES)}
+    if run.config.data == "toy":
+        with progress_bar(run.console) as bar:
+            task = bar.add_task(f"measuring {name}", total=caption_fidelity.STEPS, note="")
+            found |= measure(
+                sampler, run.train, run.test, run.config.seed, lambda s: bar.update(task, completed=s + 1)
+            )
+    return found
 
 
 def _arrow(metrics: dict[str, Any], name: str) -> str:

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.sdgan.pictures import pixels, printable
+from examples.sdgan.plots.samples import pixels, printable
 
 
 def side_by_side(

@@ -21,19 +21,25 @@ import torch
 import tyro
 from rich.console import Console
 
-from examples.sdgan import checkpoint, consistency, distribution, fidelity
 from examples.sdgan.config import Config, SiameseOptions, preset
 from examples.sdgan.data import DataError
-from examples.sdgan.diversity import diversity
-from examples.sdgan.enough import check_enough
-from examples.sdgan.gan import GanTraining
-from examples.sdgan.loop import NotFinite
-from examples.sdgan.measure import as_dict, novel_captions
-from examples.sdgan.pictures import standing_noise
-from examples.sdgan.retrieval import matching_features, r_precision
-from examples.sdgan.run import Run
+from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics import caption_fidelity, consistency, fid
+from examples.sdgan.metrics.birds import as_dict, novel_captions
+from examples.sdgan.metrics.diversity import diversity
+from examples.sdgan.metrics.r_precision import matching_features, r_precision
+from examples.sdgan.metrics.sample_size import check_enough
+from examples.sdgan.models import checkpoint
+from examples.sdgan.training.callbacks import SaveCheckpoint
+from examples.sdgan.training.encoders import train_encoders
+from examples.sdgan.training.gan import GanTraining
+from examples.sdgan.training.loop import NotFinite
+from examples.sdgan.training.trainer import Trainer
+from examples.sdgan.training.workspace import Workspace, open_workspace
 
 Norm = Literal["batch", "sentence", "word", "both"]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -118,54 +124,42 @@ class Options:
     """Threads torch may use; 0 leaves its own choice. Times are process time: compare runs of one setting only."""
 
 
-class AblationRun(Run):
-    """Encoders of one seed, and the variants trained with them."""
-
-    base_config: Config
-    again = "start again"
-
-    def measure_variant(self, name: str, variant: Variant, options: Options, tools: Tools) -> dict[str, Any]:
-        """Train one variant from the start; returns its record."""
-        base = self.base_config
-        self.config = dataclasses.replace(
-            base,
-            generator=dataclasses.replace(base.generator, norm=variant.norm),
-            siamese=dataclasses.replace(base.siamese, **variant.siamese),
-        )
-        torch.manual_seed(self.config.seed)
-        self.gan = GanTraining(self.fabric, self.config, self.text, self.image)
-        self.gan_step, self.sampler, self.history = 0, None, {}
-        points, seconds = [], 0.0
-        for stop in range(options.measure_every, options.steps + 1, options.measure_every):
-            began = time.process_time()
-            self.train_generator("gan", stop)
-            seconds += time.process_time() - began
-            point = tools.measure(self)
-            points.append({"step": stop, "cpu_seconds": round(seconds, 2), **point})
-            self.console.print(f"{name}, seed {base.seed}, step {stop}: {_brief(point)}")
-        parameters = sum(p.numel() for p in self.gan.generator.parameters())
-        curves = {k: v[-1] for k, v in self.history["gan"].items()}
-        return {
-            "variant": name,
-            "seed": base.seed,
-            "points": points,
-            "generator_parameters": parameters,
-            "last_losses": curves,
-            "distances": {k: self.history["gan"][k] for k in ("step", "distance_same", "distance_other")},
-            "config": json.loads(self.config.to_json()),
-        }
-
-    def save(self) -> None:
-        """Encoders only: a variant is trained in one go, and its record is what stays."""
-        if self.gan is None:
-            super().save()
-
-    def _draw(self, phase: str) -> None:
-        """The pictures are made of the records' last generators, see ``keep_generator``."""
-
-    def keep_generator(self, path: Path) -> None:
-        """The last variant's averaged generator, as a checkpoint that the sampler reads."""
-        checkpoint.save({**self.state(), "config": self.config.to_json()}, path)
+def measure_variant(name: str, variant: Variant, options: Options, trainer: Trainer, tools: Tools) -> Record:
+    """Train one variant from the start; returns its record, and leaves its averaged generator beside the results."""
+    run = trainer.workspace
+    base = run.config
+    config = dataclasses.replace(
+        base,
+        generator=dataclasses.replace(base.generator, norm=variant.norm),
+        siamese=dataclasses.replace(base.siamese, **variant.siamese),
+    )
+    torch.manual_seed(config.seed)
+    variant_trainer = Trainer(run.with_config(config))
+    gan = GanTraining(run.fabric, config, run.text, run.image)
+    points, seconds = [], 0.0
+    for stop in range(options.measure_every, options.steps + 1, options.measure_every):
+        began = time.process_time()
+        variant_trainer.fit(gan, until=stop)
+        seconds += time.process_time() - began
+        point = tools.measure(run, variant_trainer.sampler(gan))
+        points.append({"step": stop, "cpu_seconds": round(seconds, 2), **point})
+        run.console.print(f"{name}, seed {base.seed}, step {stop}: {_brief(point)}")
+    path = options.out / f"seed-{base.seed}" / f"{name.replace(' ', '_')}.pt"
+    checkpoint.save(variant_trainer.state(gan), path, again="start again")
+    curves = variant_trainer.history["gan"]
+    return {
+        "variant": name,
+        "seed": base.seed,
+        "points": points,
+        "generator_parameters": sum(p.numel() for p in gan.generator.parameters()),
+        "last_losses": {k: v[-1] for k, v in curves.items()},
+        "distances": {k: curves[k] for k in ("step", "distance_same", "distance_other")},
+        "config": json.loads(config.to_json()),
+        "images": options.images,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _brief(point: dict[str, Any]) -> str:
@@ -175,40 +169,38 @@ def _brief(point: dict[str, Any]) -> str:
 class Tools:
     """What one seed's variants are measured with: the same reader, captions and noise for all."""
 
-    def __init__(self, run: Run, options: Options) -> None:
+    def __init__(self, run: Workspace, options: Options) -> None:
         self.images, self.seed = options.images, run.config.seed
         self.reader = None
         if run.config.data == "toy":
-            self.reader = fidelity.train_reader(run.train, run.config.size, self.seed, lambda step: None)
+            self.reader = caption_fidelity.train_reader(run.train, run.config.size, self.seed, lambda step: None)
         else:
             self.real = run.test.load_all(run.config.size)
 
-    def measure(self, run: Run) -> dict[str, Any]:
+    def measure(self, run: Workspace, sampler: Sampler) -> dict[str, Any]:
         """One point of a variant's curve."""
-        sampler, data = run.snapshot(), run.test
+        data = run.test
         triples = consistency.generate_triples(sampler, data, self.images, self.seed)
         if self.reader is None:
             features = matching_features(run.image)
             captions = [data.captions[i][0] for i in data.spread(self.images)]
-            noise = standing_noise(len(captions), run.config.generator.noise_dim)
+            noise = fixed_noise(len(captions), run.config.generator.noise_dim)
             return {
-                "matching_distance": distribution.matching_distance(
-                    features, self.real, sampler.images(captions, noise)
-                ),
+                "matching_distance": fid.matching_distance(features, self.real, sampler.images(captions, noise)),
                 "r_precision": r_precision(sampler, run.image, data, self.seed, self.images),
                 "distance_ratio": consistency.distance_ratio(triples, features),
                 "diversity": diversity(sampler, data, features),
             }
         assert data.labels is not None and data.named is not None
         count = min(self.images, len(data))
-        noise = standing_noise(count, run.config.generator.noise_dim)
+        noise = fixed_noise(count, run.config.generator.noise_dim)
         read = self.reader.read(sampler.images([c[0] for c in data.captions[:count]], noise))
         named = [n[0] for n in data.named[:count]]
         captions, strangers, stranger_named = novel_captions(count, self.seed)
         novel = self.reader.read(sampler.images(captions, noise))
         return {
-            "fidelity": as_dict(fidelity.fidelity(read, data.labels[:count], named)),
-            "novel_fidelity": as_dict(fidelity.fidelity(novel, strangers, stranger_named)),
+            "fidelity": as_dict(caption_fidelity.fidelity(read, data.labels[:count], named)),
+            "novel_fidelity": as_dict(caption_fidelity.fidelity(novel, strangers, stranger_named)),
             "distance_ratio": consistency.distance_ratio(triples, self.reader.features),
             **{
                 f"agreement_{k}": v
@@ -253,19 +245,12 @@ def go(options: Options, console: Console) -> None:
         left = [name for name in options.variants or variants if (name, seed) not in done]
         if not left:
             continue
-        run = open_run(options, seed, console)
-        tools = Tools(run, options)
-        for name in left:
-            record = run.measure_variant(name, variants[name], options, tools)
-            run.keep_generator(options.out / f"seed-{seed}" / f"{name.replace(' ', '_')}.pt")
-            record |= {
-                "images": options.images,
-                "commit": commit(),
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-            }
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=True) + "\n")
+        with open_trainer(options, seed, console) as trainer:
+            tools = Tools(trainer.workspace, options)
+            for name in left:
+                record = measure_variant(name, variants[name], options, trainer, tools)
+                with results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record, allow_nan=True) + "\n")
     console.print(f"done: {results}")
 
 
@@ -284,24 +269,25 @@ def _same_options(records: list[dict[str, Any]], options: Options, path: Path) -
             )
 
 
-def open_run(options: Options, seed: int, console: Console) -> AblationRun:
-    """A run whose encoders are trained, or loaded where an earlier start trained them."""
+def open_trainer(options: Options, seed: int, console: Console) -> Trainer:
+    """A trainer whose encoders are trained, or loaded where an earlier start trained them."""
     out = options.out / f"seed-{seed}"
     config = base_config()
     if options.data == "cub":
         config = dataclasses.replace(config, data="cub", root=options.root, size=64, encoder=_PHOTOGRAPHS)
     config = dataclasses.replace(
-        config, seed=seed, steps=options.steps, encoder_steps=options.encoder_steps, out=out
+        config,
+        seed=seed,
+        steps=options.steps,
+        encoder_steps=options.encoder_steps,
+        out=out,
+        resume=(out / "checkpoint.pt").is_file(),
     )
-    if (out / "checkpoint.pt").is_file():
-        config = dataclasses.replace(config, resume=True)
-    out.mkdir(parents=True, exist_ok=True)
-    run = AblationRun(config, console)
-    run.base_config = config
+    trainer = Trainer(open_workspace(config, console, again="start again"), [SaveCheckpoint()])
     # Before anything is trained that cannot be measured.
-    check_enough(run.test, options.images)
-    run.train_encoders()
-    return run
+    check_enough(trainer.workspace.test, options.images)
+    train_encoders(trainer)
+    return trainer
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -15,20 +15,20 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from examples.sdgan import consistency, distribution, fidelity
-from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.data import CaptionedImages, DataError, open_data
 from examples.sdgan.data.dataset import to_bytes
-from examples.sdgan.diversity import diversity
-from examples.sdgan.enough import check_enough
-from examples.sdgan.export import load_fingerprints, load_image_encoder, load_sampler
-from examples.sdgan.loop import progress_bar
-from examples.sdgan.measure import measure
-from examples.sdgan.pictures import standing_noise
-from examples.sdgan.resume import same_images
-from examples.sdgan.retrieval import matching_features, r_precision
-from examples.sdgan.sampler import Sampler
-from examples.sdgan.sheets import measures_chart, paraphrase_sheet
+from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.inference.export import load_fingerprints, load_image_encoder, load_sampler
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics import caption_fidelity, consistency, fid
+from examples.sdgan.metrics.birds import measure
+from examples.sdgan.metrics.diversity import diversity
+from examples.sdgan.metrics.r_precision import matching_features, r_precision
+from examples.sdgan.metrics.sample_size import check_enough
+from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.plots.comparisons import measures_chart, paraphrase_sheet
+from examples.sdgan.training.loop import progress_bar
+from examples.sdgan.training.resume import same_images
 
 _ROWS = 6
 # Three pictures each, which are in memory together: 12 GB at 256 px.
@@ -82,7 +82,7 @@ def evaluate(options: Options, console: Console) -> Path:
     config = sampler.config
     wanted = options.inception or ("none" if config.data == "toy" else "download")
     # Before anything is generated: weights that cannot be had should not be found out an hour later.
-    network = None if wanted == "none" else distribution.inception(wanted)
+    network = None if wanted == "none" else fid.inception(wanted)
     device = _device(options.accelerator)
     for module in (sampler.generator, sampler.text, encoder, network):
         if module is not None:
@@ -102,7 +102,7 @@ def evaluate(options: Options, console: Console) -> Path:
     with progress_bar(console) as bar:
         task = bar.add_task("generating", total=options.images, note="")
         captions = _captions(test, options.images)
-        noise = standing_noise(options.images, config.generator.noise_dim, options.seed + 3)
+        noise = fixed_noise(options.images, config.generator.noise_dim, options.seed + 3)
         # Bytes from the start: in float32, 30,000 images at 256 px take 24 GB.
         fake = torch.empty(options.images, 3, config.size, config.size, dtype=torch.uint8)
         for start in range(0, options.images, 100):
@@ -118,11 +118,9 @@ def evaluate(options: Options, console: Console) -> Path:
         found: dict[str, Any] = {}
         if network is not None:
             task = bar.add_task("Inception", total=len(real) + len(fake), note="")
-            found |= distribution.inception_metrics(
-                network, real, fake, lambda done: bar.update(task, completed=done)
-            )
+            found |= fid.inception_metrics(network, real, fake, lambda done: bar.update(task, completed=done))
         task = bar.add_task("measuring", total=4, note="distances")
-        found["matching_distance"] = distribution.matching_distance(features, real, fake)
+        found["matching_distance"] = fid.matching_distance(features, real, fake)
         bar.update(task, completed=1, note="R-precision")
         found["r_precision"] = r_precision(sampler, encoder, test, options.seed, options.images)
         bar.update(task, completed=2, note="paraphrases")
@@ -164,8 +162,10 @@ def _attributes(
     seed: int,
     bar: Any,
 ) -> dict[str, Any]:
-    task = bar.add_task("attribute reader", total=fidelity.STEPS, note="")
-    reader = fidelity.train_reader(train, sampler.config.size, seed, lambda s: bar.update(task, completed=s + 1))
+    task = bar.add_task("attribute reader", total=caption_fidelity.STEPS, note="")
+    reader = caption_fidelity.train_reader(
+        train, sampler.config.size, seed, lambda s: bar.update(task, completed=s + 1)
+    )
     found = measure(sampler, train, test, seed, lambda step: None, reader)
     keep = ("caption_fidelity", "novel_caption_fidelity", "chance")
     agreement = consistency.attribute_agreement(triples, test, reader.read)

@@ -10,10 +10,11 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from examples.sdgan import pictures
-from examples.sdgan.checkpoint import CheckpointError
-from examples.sdgan.export import load_sampler
-from examples.sdgan.vocabulary import tokenize
+from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.data.vocabulary import tokenize
+from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.plots import samples
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def make(options: Options, console: Console) -> Path:
         if len(tokenize(caption)) > sampler.config.encoder.words:
             console.print(f"only the first {sampler.config.encoder.words} words are heard")
     captions = [caption for caption in options.caption for _ in range(options.count)]
-    noise = pictures.standing_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
+    noise = fixed_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
     run = options.checkpoint.resolve()
     run = run if run.is_dir() and run.name != "model" else run.parent
     out = options.out or run / "sample.png"
@@ -78,12 +79,12 @@ def make(options: Options, console: Console) -> Path:
             "its weights "
             "are; use an earlier checkpoint"
         )
-    pictures.sample_grid(drawn, captions, out, columns=options.count)
+    samples.sample_grid(drawn, captions, out, columns=options.count)
     images, maps, words = sampler.attention(list(options.caption), noise[:: options.count])
-    layer = pictures.finest(maps)
+    layer = samples.finest(maps)
     if layer is not None:
         sheet = out.with_name(f"{out.stem}-attention.png")
-        pictures.attention_sheet(images, layer[1], words, sheet)
+        samples.attention_sheet(images, layer[1], words, sheet)
     return out
 
 

@@ -7,15 +7,21 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
 import tyro
 from rich.console import Console
 
-from examples.sdgan.checkpoint import CheckpointError
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
-from examples.sdgan.devices import ProcessStopped, leave
-from examples.sdgan.loop import NotFinite
-from examples.sdgan.run import Run
+from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.training.callbacks import DrawSamples, SaveCheckpoint
+from examples.sdgan.training.distributed import ProcessStopped, leave, together
+from examples.sdgan.training.encoders import train_encoders
+from examples.sdgan.training.gan import GanTraining
+from examples.sdgan.training.loop import NotFinite
+from examples.sdgan.training.results import write_results
+from examples.sdgan.training.trainer import Trainer
+from examples.sdgan.training.workspace import open_workspace
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -28,14 +34,28 @@ def parse(argv: Sequence[str]) -> Config:
     return tyro.cli(Config, default=preset(data), args=list(argv), prog="python -m examples.sdgan.train")
 
 
+def train(config: Config, console: Console) -> None:
+    """Match the encoders, train generator and discriminators, measure and draw; goes on where a checkpoint says."""
+    run = open_workspace(config, console)
+    with Trainer(run, [SaveCheckpoint(), DrawSamples()]) as trainer:
+        train_encoders(trainer)
+        # The same weights, whether the encoders were trained just now or before a --resume.
+        torch.manual_seed(config.seed)
+        gan = GanTraining(run.fabric, config, run.text, run.image)
+        trainer.fit(gan)
+        together(run.fabric, lambda: write_results(trainer, gan), first_only=True)
+    run.console.print(
+        f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for bad options or data, 130 after Ctrl-C."""
     console = Console(soft_wrap=True, markup=False)
     config = None
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
-        run = Run(config, console)
-        run.go()
+        train(config, console)
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red")
         return 2
@@ -46,9 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         leave()
-    run.console.print(
-        f"done: look at samples.png, attention.png, losses.png and metrics.json in {config.out.resolve()}"
-    )
     return 0
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.sdgan import fidelity
 from examples.sdgan.data import toy
+from examples.sdgan.metrics import caption_fidelity
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +17,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-        patch.setattr(fidelity, "STEPS", 3)
+        patch.setattr(caption_fidelity, "STEPS", 3)
         assert run(out) == 0
     return out

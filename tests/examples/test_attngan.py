@@ -16,10 +16,10 @@ from examples.attngan import retrofit
 from examples.attngan.adapter import Adapter
 from examples.attngan.generator import Generator
 from examples.attngan.hosts import HostError, build_host, load_weights
-from examples.sdgan import fidelity
 from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions
 from examples.sdgan.data import CaptionedImages, toy
-from examples.sdgan.retrieval import r_precision
+from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.metrics.r_precision import r_precision
 from scbn import TextFeatures, retrofit_attngan
 
 TINY = [
@@ -38,7 +38,7 @@ def small(**kwargs) -> Generator:
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 64, "test": 32})
-    monkeypatch.setattr(fidelity, "STEPS", 2)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 2)
 
 
 def test_names_and_shapes_are_upstreams() -> None:

@@ -7,12 +7,12 @@ import time
 
 import torch
 
-from examples.sdgan.birds import ATTRIBUTES, Birds, describe, draw, sample_birds
-from examples.sdgan.birds.attributes import COLOURS
-from examples.sdgan.birds.drawing import _RGB
-from examples.sdgan.birds.grammar import _WORDS
+from examples.sdgan.data.birds import ATTRIBUTES, Birds, describe, draw, sample_birds
+from examples.sdgan.data.birds.attributes import COLOURS
+from examples.sdgan.data.birds.drawing import _RGB
+from examples.sdgan.data.birds.grammar import _WORDS
 from examples.sdgan.data.toy import birds
-from examples.sdgan.vocabulary import tokenize
+from examples.sdgan.data.vocabulary import tokenize
 
 
 def test_the_same_seed_gives_the_same_birds() -> None:

@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.models import get_model
 
 from examples.sdgan.config import EncoderOptions, preset
-from examples.sdgan.damsm import damsm_loss, word_similarity
-from examples.sdgan.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
+from examples.sdgan.losses.damsm import damsm_loss, word_similarity
+from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
 from scbn import TextFeatures
 
 GAMMAS = (4.0, 5.0, 10.0)

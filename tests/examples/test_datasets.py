@@ -20,7 +20,7 @@ from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.pairs import pad
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.toy import birds
-from examples.sdgan.vocabulary import Vocabulary, tokenize
+from examples.sdgan.data.vocabulary import Vocabulary, tokenize
 
 NAMES = {"train": ["001.A/a1", "001.A/a2", "002.B/b1"], "test": ["003.C/c1"]}
 

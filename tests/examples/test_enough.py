@@ -14,10 +14,11 @@ from test_layouts import WORDS, numbered, pickled, write
 from test_training import TINY
 
 from examples.attngan import retrofit
-from examples.sdgan import ablate, checkpoint, evaluate, train
+from examples.sdgan import ablate, evaluate, train
 from examples.sdgan.data.classes import classes_of
-from examples.sdgan.enough import check_enough
-from examples.sdgan.sampler import Sampler
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics.sample_size import check_enough
+from examples.sdgan.models import checkpoint
 
 CUB = ["--data", "cub", "--log", "none", "--workers", "0", "--accelerator", "cpu"]
 
@@ -98,7 +99,8 @@ def test_ablation_and_retrofit_ask_before_they_train(tmp_path: Path, capsys, mon
     def trained(self, *arguments) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("examples.sdgan.run.Run.train_encoders", trained)
+    for command in ("examples.attngan.run", "examples.sdgan.ablate"):
+        monkeypatch.setattr(f"{command}.train_encoders", trained)
     root = str(photographs(tmp_path / "cub", 3))
     options = ["--data", "cub", "--root", root, "--steps", "1", "--measure-every", "1", "--encoder-steps", "1"]
     assert ablate.main([*options, "--out", str(tmp_path / "ablation")]) == 2

@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from examples.sdgan import distribution, evaluate, fidelity
-from examples.sdgan.birds import ATTRIBUTES
-from examples.sdgan.consistency import Triples, attribute_agreement, distance_ratio, generate_triples
+from examples.sdgan import evaluate
 from examples.sdgan.data import CaptionedImages, toy
-from examples.sdgan.diversity import diversity
-from examples.sdgan.export import load_sampler
-from examples.sdgan.retrieval import r_precision
-from examples.sdgan.sampler import Sampler
-from examples.sdgan.sheets import word_change_sheet
+from examples.sdgan.data.birds import ATTRIBUTES
+from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics import caption_fidelity, fid
+from examples.sdgan.metrics.consistency import Triples, attribute_agreement, distance_ratio, generate_triples
+from examples.sdgan.metrics.diversity import diversity
+from examples.sdgan.metrics.r_precision import r_precision
+from examples.sdgan.plots.comparisons import word_change_sheet
 from scbn import TextFeatures
 
 SIZE, DIM = 8, 16
@@ -141,9 +142,7 @@ def test_matching_distance_of_gaussians() -> None:
     a, b = (torch.randn(4000, 1, generator=rng) for _ in range(2))
 
     def distance(x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-        return distribution.matching_distance(
-            lambda images: torch.cat((images, torch.zeros_like(images)), 1), x, y
-        )
+        return fid.matching_distance(lambda images: torch.cat((images, torch.zeros_like(images)), 1), x, y)
 
     assert distance(a, a)["value"] == pytest.approx(0, abs=1e-4)
     # (mean shift)^2 + (3 - 1)^2 for standard deviations 3 and 1
@@ -156,7 +155,7 @@ def test_matching_distance_of_gaussians() -> None:
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(fidelity, "STEPS", 3)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
 
 
 def test_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

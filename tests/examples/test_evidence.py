@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.sdgan import ablate, consistency, evidence, fidelity
-from examples.sdgan.birds import likeliest
-from examples.sdgan.birds.attributes import MUTATION, SPECIES, prototypes
+from examples.sdgan import ablate, report
 from examples.sdgan.data import toy
-from examples.sdgan.export import load_sampler
+from examples.sdgan.data.birds import likeliest
+from examples.sdgan.data.birds.attributes import MUTATION, SPECIES, prototypes
+from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.metrics import caption_fidelity, consistency
 
 
 def record(variant: str, seed: int, points: list[tuple[int, float, float, float]]) -> dict:
@@ -38,23 +39,23 @@ RECORDS = [
 
 
 def test_interpolation() -> None:
-    assert evidence.interpolate(RECORDS[0], "cpu_seconds", 1.5, "fidelity") == pytest.approx(0.4)
-    assert evidence.interpolate(RECORDS[0], "fidelity", 0.5, "other") == pytest.approx(0.6)
-    assert evidence.interpolate(RECORDS[0], "fidelity", 0.1, "other") == 0.9  # reached before the first point
-    assert evidence.interpolate(RECORDS[0], "fidelity", 0.7, "other") is None
+    assert report.interpolate(RECORDS[0], "cpu_seconds", 1.5, "fidelity") == pytest.approx(0.4)
+    assert report.interpolate(RECORDS[0], "fidelity", 0.5, "other") == pytest.approx(0.6)
+    assert report.interpolate(RECORDS[0], "fidelity", 0.1, "other") == 0.9  # reached before the first point
+    assert report.interpolate(RECORDS[0], "fidelity", 0.7, "other") is None
 
 
 def test_intervals_over_seeds() -> None:
-    centre, half = evidence.interval([1.0, 2.0, 3.0])
+    centre, half = report.interval([1.0, 2.0, 3.0])
     assert centre == 2
     assert half == pytest.approx(4.303 / 3**0.5)
-    assert evidence.interval([1.0])[1] != evidence.interval([1.0])[1]  # nan: one seed has no interval
-    assert evidence.difference(RECORDS, "a", "b", "fidelity")[0] == pytest.approx((0.4 + 0.1) / 2)
+    assert report.interval([1.0])[1] != report.interval([1.0])[1]  # nan: one seed has no interval
+    assert report.difference(RECORDS, "a", "b", "fidelity")[0] == pytest.approx((0.4 + 0.1) / 2)
 
 
 def test_tables() -> None:
-    assert evidence.common_level(RECORDS, "fidelity") == pytest.approx(0.6)
-    text = evidence.tables(RECORDS, ("fidelity", "other"), "fidelity")
+    assert report.common_level(RECORDS, "fidelity") == pytest.approx(0.6)
+    text = report.tables(RECORDS, ("fidelity", "other"), "fidelity")
     steps, time, level = text.split("Equal ")[1:]
     assert "| a | 0.700 ± 1.271 | 0.450 ± 0.635 | 0.100 | 1 k | 2 |" in steps
     # In two seconds, which is what the faster needs for all its steps, b is at its first point.
@@ -63,8 +64,8 @@ def test_tables() -> None:
     assert level.startswith("fidelity (0.60)")
     assert "| b | 0.600" in level  # 0.8 - 0.6 / 3 and 0.7 - 0.4 / 4
     later = [record("late", 0, [(10, 1.0, 0.1, 0.9), (20, 2.0, 0.2, 0.9)])]
-    assert "not reached" in evidence.tables([*RECORDS, *later], ("fidelity",), "fidelity") or (
-        evidence.common_level([*RECORDS, *later], "fidelity") == pytest.approx(0.2)
+    assert "not reached" in report.tables([*RECORDS, *later], ("fidelity",), "fidelity") or (
+        report.common_level([*RECORDS, *later], "fidelity") == pytest.approx(0.2)
     )
 
 
@@ -101,7 +102,7 @@ def test_agreement_of_the_likeliest_birds() -> None:
 @pytest.fixture
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 40})
-    monkeypatch.setattr(fidelity, "STEPS", 3)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
     base = ablate.base_config()
     tiny = dataclasses.replace(
         base,
@@ -134,7 +135,7 @@ def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     measured = [{k: v for k, v in p.items() if k != "cpu_seconds"} for p in again["points"]]
     assert measured == [{k: v for k, v in p.items() if k != "cpu_seconds"} for p in records[3]["points"]]
     assert load_sampler(tmp_path / "seed-1" / "BN.pt").config.generator.norm == "batch"
-    assert evidence.main(["--results", str(results)]) == 0
+    assert report.main(["--results", str(results)]) == 0
     assert "| BN |" in (tmp_path / "tables.md").read_text()
     for name in ("curves", "paraphrases", "one-word", "word-maps"):
         with Image.open(tmp_path / f"{name}.png") as image:
@@ -143,7 +144,7 @@ def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 
 def test_effects() -> None:
-    text = evidence.effects(RECORDS, [("a", "b")], ("fidelity",))
+    text = report.effects(RECORDS, [("a", "b")], ("fidelity",))
     # Paired by seed: 0.4 and 0.1, mean 0.25, t(2) 12.706 * 0.2121 / sqrt(2)
     assert text.endswith("| b over a | +0.250 ± 1.906 |")
 
@@ -154,7 +155,7 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "results.jsonl").write_text('{"variant": "BN", "se')
     assert ablate.main(["--out", str(tmp_path)]) == 2
     assert "results.jsonl, line 1: no record" in " ".join(capsys.readouterr().out.split())
-    assert evidence.main(["--results", str(tmp_path / "none.jsonl")]) == 2
+    assert report.main(["--results", str(tmp_path / "none.jsonl")]) == 2
     assert "run python -m examples.sdgan.ablate first" in " ".join(capsys.readouterr().out.split())
 
 
@@ -183,20 +184,20 @@ def test_a_table_is_of_one_recipe(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 def test_distances_are_means_of_the_last_logs() -> None:
     logged = {"step": [0, 1, 2], "distance_same": [1.0, 2.0, 3.0], "distance_other": [4.0, 4.0, 4.0]}
-    text = evidence.distances([{"variant": "a", "seed": 0, "distances": logged}])
+    text = report.distances([{"variant": "a", "seed": 0, "distances": logged}])
     assert text.endswith("| a | 2.00 (sd 1.00) | 4.00 (sd 0.00) |")
 
 
 def test_photographs_have_their_own_measures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     results = tmp_path / "results.jsonl"
     shutil.copy(DOCS / "results" / "cub-ablation.jsonl", results)
-    assert evidence.main(["--results", str(results)]) == 0
+    assert report.main(["--results", str(results)]) == 0
     assert "r precision" in (tmp_path / "tables.md").read_text()
     capsys.readouterr()
-    assert evidence.main(["--results", str(results), "--measures", "fidelity"]) == 2
+    assert report.main(["--results", str(results), "--measures", "fidelity"]) == 2
     assert "no measure 'fidelity' at every point; there are [" in " ".join(capsys.readouterr().out.split())
     results.write_text("{\n")
-    assert evidence.main(["--results", str(results)]) == 2
+    assert report.main(["--results", str(results)]) == 2
     assert "line 1: no record of a run" in " ".join(capsys.readouterr().out.split())
 
 
@@ -208,12 +209,12 @@ def test_the_documented_tables_are_those_of_the_results(name: str) -> None:
     page = (DOCS / "evidence.md").read_text(encoding="utf-8")
     records = ablate.read_results(DOCS / "results" / f"{name}.jsonl")
     about = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for block in evidence.tables(records, about["measures"], about["fidelity"]).split("\n\n"):
+    for block in report.tables(records, about["measures"], about["fidelity"]).split("\n\n"):
         if about["tables"] == "all" or block.startswith("|"):
             assert block.strip() in page
             if about["tables"] != "all":
                 break
     if about.get("effects"):
-        assert evidence.effects(records, about["effects"], about["measures"]) in page
+        assert report.effects(records, about["effects"], about["measures"]) in page
     if about.get("distances"):
-        assert evidence.distances(records) in page
+        assert report.distances(records) in page

@@ -13,13 +13,14 @@ from examples.sdgan.config import Config, preset
 from examples.sdgan.data import CaptionedImages
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.data.toy import birds
-from examples.sdgan.discriminator import Verdict
-from examples.sdgan.encoders import SmallImageEncoder, TextEncoder
-from examples.sdgan.fidelity import fidelity
-from examples.sdgan.gan import GanTraining, pyramid, standing_statistics
-from examples.sdgan.losses import discriminator_loss, generator_loss, kl_loss
-from examples.sdgan.measure import measure
-from examples.sdgan.pretrain import EncoderTraining
+from examples.sdgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
+from examples.sdgan.metrics.birds import measure
+from examples.sdgan.metrics.caption_fidelity import fidelity
+from examples.sdgan.models.discriminator import Verdict
+from examples.sdgan.models.encoders import SmallImageEncoder, TextEncoder
+from examples.sdgan.models.generator import standing_statistics
+from examples.sdgan.training.encoders import EncoderTraining
+from examples.sdgan.training.gan import GanTraining, pyramid
 from scbn import TextFeatures
 
 SIZES = [8, 16, 32]
@@ -184,7 +185,7 @@ def test_every_term_enters_the_loss_with_its_weight(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_a_step_shows_to_whom(monkeypatch: pytest.MonkeyPatch) -> None:
-    from examples.sdgan import gan as module
+    from examples.sdgan.training import gan as module
 
     gan, data = training(config()), batch()
     seen: dict[str, list] = {"generator": [], "discriminators": [], "classes": []}
@@ -261,7 +262,7 @@ def test_chance_scores_images_against_other_captions(monkeypatch: pytest.MonkeyP
         def encode(self, captions):
             return TextFeatures(torch.randn(len(captions), 4))
 
-    monkeypatch.setattr("examples.sdgan.measure.train_reader", lambda *_: Perfect())
+    monkeypatch.setattr("examples.sdgan.metrics.birds.train_reader", lambda *_: Perfect())
     monkeypatch.setattr(
         type(test.images), "load", lambda self, indices, size, rng: torch.zeros(len(indices), 3, 16, 16)
     )

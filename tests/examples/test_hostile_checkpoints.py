@@ -18,12 +18,13 @@ import torch
 from hostile import Strike, pipe
 from safetensors.torch import save_file
 
-from examples.sdgan import checkpoint, sample, train
-from examples.sdgan.checkpoint import CheckpointError
+from examples.sdgan import sample, train
 from examples.sdgan.config import Config, DiscriminatorOptions, EncoderOptions, GeneratorOptions, from_json
-from examples.sdgan.encoders import TextEncoder
-from examples.sdgan.gan import build_generator
-from examples.sdgan.sampler import Sampler
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.models import checkpoint
+from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.models.encoders import TextEncoder
+from examples.sdgan.models.generator import build_generator
 
 BROKEN = "broken, or no checkpoint of this trainer"
 CONFIG = Config(
@@ -45,8 +46,8 @@ def state() -> dict[str, Any]:
         "image": {"weight": torch.zeros(3)},
         "history": {"gan": {"step": [0, 10], "loss": [math.nan, 1.0]}},
         "seconds": 1.5,
-        "encoder_step": 3,
-        "gan_step": 4,
+        "steps": {"encoders": 3, "gan": 4},
+        "phases": {"gan": {}},
         "ema": dict(build_generator(CONFIG).state_dict()),
     }
 
@@ -262,8 +263,10 @@ WRONG_PARTS: list[tuple[dict[str, Any], str]] = [
     ({"vocabulary": ["bird", "<padding>"]}, "a vocabulary names each word once, got '<padding>' twice"),
     ({"text": [torch.ones(3)]}, "text must be a dict, got list"),
     ({"ema": torch.ones(3)}, "ema must be a dict, got Tensor"),
-    ({"gan": 3}, "gan must be a dict, got int"),
-    ({"encoders": None}, "encoders must be a dict, got NoneType"),
+    ({"phases": 3}, "phases must be a dict, got int"),
+    ({"phases": {"gan": None}}, "phase 'gan': must be a dict with steps, got NoneType"),
+    ({"phases": {"other": {}}}, "phase 'other': must be a dict with steps, got dict"),
+    ({"steps": None}, "steps must be a dict, got NoneType"),
     ({"image": {"w": 3}}, "image, 'w' must be a tensor, got int"),
     ({"image": {"w": torch.tensor([1.0, math.nan])}}, "image, 'w' is not finite"),
     ({"text": {WEIGHT: torch.tensor([math.inf])}}, "text, 'embedding.weight' is not finite"),
@@ -273,10 +276,11 @@ WRONG_PARTS: list[tuple[dict[str, Any], str]] = [
         {"text": {WEIGHT: torch.ones(1).expand(1 << 40)}},
         "text, 'embedding.weight' claims 1,099,511,627,776 numbers and does not hold",
     ),
-    ({"encoder_step": -1}, "encoder_step must be a number of steps, got -1"),
-    ({"gan_step": True}, "gan_step must be a number of steps, got True"),
-    ({"gan_step": "4"}, "gan_step must be a number of steps, got '4'"),
-    ({"gan_step": torch.tensor(4)}, r"gan_step must be a number of steps, got tensor\(4\)"),
+    ({"steps": {"gan": -1}}, "steps of 'gan': must be a number of steps, got -1"),
+    ({"steps": {"gan": True}}, "steps of 'gan': must be a number of steps, got True"),
+    ({"steps": {"gan": "4"}}, "steps of 'gan': must be a number of steps, got '4'"),
+    ({"steps": {"gan": torch.tensor(4)}}, r"steps of 'gan': must be a number of steps, got tensor\(4\)"),
+    ({"steps": {4: 4}}, "steps of 4: must be a number of steps, got 4"),
     ({"seconds": math.nan}, "seconds must be a finite number, got nan"),
     ({"seconds": "long"}, "seconds must be a finite number, got 'long'"),
     ({"history": []}, "history must be a dict of curves, got list"),

@@ -12,11 +12,11 @@ import torch
 from hostile import NAMES, captions_json, opened, picture, pipe, write_coco, write_cub
 from PIL import Image
 
-from examples.sdgan import pictures
 from examples.sdgan.data import DataError, SiamesePairs, reading
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
-from examples.sdgan.vocabulary import Vocabulary, tokenize
+from examples.sdgan.data.vocabulary import Vocabulary, tokenize
+from examples.sdgan.plots import samples
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_caption_of_ten_thousand_words(root: Path, tmp_path: Path) -> None:
     batch = SiamesePairs(data, vocabulary, 18, 4, 32, seed=0)[0]
     assert batch.tokens.shape == (8, 18)
     assert (batch.tokens > 1).all()
-    pictures.sample_grid(torch.zeros(3, 3, 8, 8), [cs[0] for cs in data.captions], tmp_path / "grid.png")
+    samples.sample_grid(torch.zeros(3, 3, 8, 8), [cs[0] for cs in data.captions], tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as grid:
         assert max(grid.size) < 3000
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from examples.sdgan.config import preset
-from examples.sdgan.journal import NoJournal, TensorBoardJournal, open_journal
+from examples.sdgan.training.logger import NoLogger, TensorBoardLogger, open_logger
 
 CONFIG = preset("toy")
 
@@ -39,7 +39,7 @@ def options(tmp_path: Path, log: str):
 def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    journal = open_journal(options(tmp_path, "wandb"), STEPS, True)
+    journal = open_logger(options(tmp_path, "wandb"), STEPS, True)
     journal.scalars("gan", 10, {"damsm": 2.0})
     journal.picture("gan", 10, tmp_path / "samples.png")
     journal.close()
@@ -54,15 +54,15 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_wandb_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="pip install wandb"):
-        open_journal(options(tmp_path, "wandb"), STEPS, True)
+        open_logger(options(tmp_path, "wandb"), STEPS, True)
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     for journal in (
-        open_journal(options(tmp_path, "tensorboard"), STEPS, False),
-        open_journal(options(tmp_path, "none"), STEPS, True),
+        open_logger(options(tmp_path, "tensorboard"), STEPS, False),
+        open_logger(options(tmp_path, "none"), STEPS, True),
     ):
-        assert isinstance(journal, NoJournal)
+        assert isinstance(journal, NoLogger)
         journal.scalars("gan", 0, {"x": 1.0})
         journal.picture("gan", 0, tmp_path / "no.png")
         journal.close()
@@ -72,13 +72,13 @@ def test_only_the_first_process_writes(tmp_path: Path) -> None:
 def test_a_resumed_run_replaces_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = TensorBoardJournal(options(tmp_path, "tensorboard"), STEPS)
+    first = TensorBoardLogger(options(tmp_path, "tensorboard"), STEPS)
     for step in (0, 10, 20, 30):
         first.scalars("encoders", step, {"x": 1.0})
     for step in (0, 10, 20):
         first.scalars("gan", step, {"x": 1.0})
     first.close()
-    second = TensorBoardJournal(options(tmp_path, "tensorboard"), {"encoders": 31, "gan": 10})
+    second = TensorBoardLogger(options(tmp_path, "tensorboard"), {"encoders": 31, "gan": 10})
     second.scalars("gan", 10, {"x": 2.0})
     Image.new("RGB", (8, 6), "red").save(tmp_path / "samples.png")
     second.picture("gan", 10, tmp_path / "samples.png")

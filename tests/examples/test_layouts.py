@@ -120,8 +120,8 @@ def test_the_image_encoder_learns_classes_only_where_they_tell_something(
 ) -> None:
     from lightning.fabric import Fabric
 
-    from examples.sdgan.encoders import SmallImageEncoder, TextEncoder
-    from examples.sdgan.pretrain import EncoderTraining
+    from examples.sdgan.models.encoders import SmallImageEncoder, TextEncoder
+    from examples.sdgan.training.encoders import EncoderTraining
 
     config = dataclasses.replace(preset("cub"), encoder=EncoderOptions(embedding_dim=4, dim=8), encoder_steps=10)
     data = cub(write(tmp_path, names), "train", 32)

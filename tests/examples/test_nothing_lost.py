@@ -18,11 +18,13 @@ import torch.distributed as dist
 from test_processes import SCRIPT
 from test_training import TINY, run, same, weights
 
-from examples.sdgan import checkpoint, fidelity, sample
+from examples.sdgan import sample
 from examples.sdgan.data import toy
-from examples.sdgan.devices import average_losses, same_buffers
-from examples.sdgan.export import load_sampler
-from examples.sdgan.gan import GanTraining
+from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.models import checkpoint
+from examples.sdgan.training.distributed import average_losses, same_buffers
+from examples.sdgan.training.gan import GanTraining
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(fidelity, "STEPS", 3)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -52,7 +54,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_loaders_too(workers: str, tmp_path: Pa
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "--resume" in output.splitlines()[-1]
-    assert checkpoint.load(out / "checkpoint.pt")["gan_step"] >= 3
+    assert checkpoint.load(out / "checkpoint.pt")["steps"]["gan"] >= 3
 
 
 def test_ctrl_c_while_the_last_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,13 +62,13 @@ def test_ctrl_c_while_the_last_checkpoint_is_written(tmp_path: Path, monkeypatch
 
     def pressed(state: dict[str, Any], path: Path) -> None:
         original(state, path)
-        if state["encoder_step"] == 7:
+        if state["steps"]["encoders"] == 7:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", pressed)
         assert run(tmp_path, "--log", "none") == 130
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["encoder_step"] == 7
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"]["encoders"] == 7
 
 
 def test_a_run_that_ends_between_encoders_and_generator_goes_on_as_if_it_had_not(
@@ -79,7 +81,7 @@ def test_a_run_that_ends_between_encoders_and_generator_goes_on_as_if_it_had_not
         patch.setattr(GanTraining, "__init__", killed)
         assert run(tmp_path, "--log", "none") == 130
     state = checkpoint.load(tmp_path / "checkpoint.pt")
-    assert (state["encoder_step"], state["gan_step"]) == (7, 0)
+    assert state["steps"] == {"encoders": 7}
     assert run(tmp_path, "--log", "none", "--resume") == 0
     assert same(weights(tmp_path), weights(finished))
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.sdgan import pictures, train
+from examples.sdgan import train
 from examples.sdgan.config import Config, from_json, preset
+from examples.sdgan.plots import samples
 
 
 @pytest.mark.parametrize(
@@ -102,9 +103,9 @@ def test_captions_are_drawn_as_they_are(tmp_path: Path) -> None:
     captions = ["for $5 and $6", r"a $\frac{ $ bird", "a \ud800 bird", "ein Vogel, \u9ce5"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fonts without these letters
-        pictures.sample_grid(torch.zeros(4, 3, 8, 8), captions, tmp_path / "grid.png")
+        samples.sample_grid(torch.zeros(4, 3, 8, 8), captions, tmp_path / "grid.png")
         words = [caption.split() for caption in captions]
-        pictures.attention_sheet(torch.zeros(4, 3, 8, 8), torch.rand(4, 5, 4, 4), words, tmp_path / "sheet.png")
+        samples.attention_sheet(torch.zeros(4, 3, 8, 8), torch.rand(4, 5, 4, 4), words, tmp_path / "sheet.png")
     assert (tmp_path / "grid.png").exists()
     assert (tmp_path / "sheet.png").exists()
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_training import TINY, same, weights
 
-from examples.sdgan import checkpoint
+from examples.sdgan.models import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -26,9 +26,10 @@ sys.path[:0] = [{root!r}]
 for name in ("Adam", "AdamW"):
     eps = float(os.environ.get("ADAM_EPS", "1e-8"))
     setattr(torch.optim, name, functools.partial(getattr(torch.optim, name), eps=eps))
-from examples.sdgan import fidelity, train
+from examples.sdgan import train
+from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.data import toy
-toy.COUNTS, fidelity.STEPS = {{"train": 60, "test": 30}}, 3
+toy.COUNTS, caption_fidelity.STEPS = {{"train": 60, "test": 30}}, 3
 if __name__ == "__main__":
     sys.exit(train.main(sys.argv[1:]))
 """
@@ -116,7 +117,9 @@ def test_kill_9_at_any_step_and_resume_is_the_run_that_never_was_killed(script: 
         step = rng.randrange(60)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
-            if (out / "checkpoint.pt").exists() and checkpoint.load(out / "checkpoint.pt")["gan_step"] >= step:
+            if (out / "checkpoint.pt").exists() and checkpoint.load(out / "checkpoint.pt")["steps"].get(
+                "gan", 0
+            ) >= step:
                 break
             time.sleep(0.02)
         time.sleep(rng.random() * 0.3)

@@ -17,11 +17,13 @@ from rich.console import Console
 from test_layouts import write
 from test_training import TINY, run
 
-from examples.sdgan import checkpoint, fidelity, train
+from examples.sdgan import train
 from examples.sdgan.config import EncoderOptions
 from examples.sdgan.data import toy
 from examples.sdgan.data.cub import cub
-from examples.sdgan.run import Run
+from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.models import checkpoint
+from examples.sdgan.training.workspace import open_workspace
 
 CUB = ["--data", "cub", "--log", "none", "--workers", "0", "--accelerator", "cpu"]
 NAMES = [f"00{i % 3}.A/bird {i}" for i in range(9)]
@@ -99,7 +101,7 @@ def boxes(root: Path) -> None:
 def test_the_folder_of_the_data_may_have_moved(began: Path, tmp_path: Path, capsys) -> None:
     assert go_on(began, tmp_path) == 0, capsys.readouterr().out
     state = checkpoint.load(tmp_path / "out" / "checkpoint.pt")
-    assert state["gan_step"] == 2
+    assert state["steps"]["gan"] == 2
     assert json.loads(state["config"])["root"] == str(tmp_path / "moved")
 
 
@@ -124,7 +126,7 @@ def test_other_data_is_refused(
     output = " ".join(capsys.readouterr().out.split())
     assert f"learnt from other data ({told})" in output
     assert "--root may lie elsewhere, but must hold the same images and captions" in output
-    assert checkpoint.load(tmp_path / "out" / "checkpoint.pt")["gan_step"] == 1
+    assert checkpoint.load(tmp_path / "out" / "checkpoint.pt")["steps"]["gan"] == 1
 
 
 def test_other_held_out_data_is_told(began: Path, tmp_path: Path, capsys) -> None:
@@ -184,7 +186,9 @@ def test_what_only_a_continuation_reads_is_looked_into(
     path = tmp_path / "before" / "out" / "checkpoint.pt"
     state = checkpoint.load(path)
     name, tensor = [
-        (n, t) for n, t in checkpoint.tensors_within("gan", state["gan"]) if part in n and t.is_floating_point()
+        (n, t)
+        for n, t in checkpoint.tensors_within("gan", state["phases"]["gan"])
+        if part in n and t.is_floating_point()
     ][-1]
     tensor.view(-1)[0] = value
     del state["format"]
@@ -196,10 +200,10 @@ def test_what_only_a_continuation_reads_is_looked_into(
 
 
 def test_a_broken_optimizer_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from examples.sdgan.gan import GanTraining
+    from examples.sdgan.training.gan import GanTraining
 
     monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(fidelity, "STEPS", 3)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
     original = GanTraining.step
 
     def breaks(self, step, batch):
@@ -210,8 +214,8 @@ def test_a_broken_optimizer_is_not_saved(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(GanTraining, "step", breaks)
     assert run(tmp_path, "--log", "none") == 2
-    assert "weights are not finite (gan: optimizer_d." in capsys.readouterr().out
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["gan_step"] == 3
+    assert "weights are not finite (phases: gan.optimizer_d." in capsys.readouterr().out
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"]["gan"] == 3
 
 
 def test_captions_longer_than_the_encoder_hears_are_told(tmp_path: Path, capsys) -> None:
@@ -220,5 +224,5 @@ def test_captions_longer_than_the_encoder_hears_are_told(tmp_path: Path, capsys)
         path.write_text("\u8fd9\u53ea\u9e1f" * 9, encoding="utf-8")
     arguments = [*TINY, *CUB, "--steps", "1", "--encoder-steps", "1", "--root", str(root)]
     config = train.parse([*arguments, "--out", str(tmp_path / "out")])
-    Run(config, Console(soft_wrap=True))
+    open_workspace(config, Console(soft_wrap=True))
     assert "100% of the captions are longer than the option encoder.words, 18" in capsys.readouterr().out

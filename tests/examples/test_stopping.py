@@ -15,26 +15,30 @@ import torch.distributed as dist
 from test_processes import ROOT, environment
 from test_training import TINY
 
-from examples.sdgan.devices import ProcessStopped, leaving_is_told, same_everywhere, together
-from examples.sdgan.loop import NotFinite
+from examples.sdgan.training.distributed import ProcessStopped, leaving_is_told, same_everywhere, together
+from examples.sdgan.training.loop import NotFinite
 
 # Every place where one process may fail while the others go on to wait for it.
 SCRIPT = """
 import os, sys
 sys.path[:0] = [{root!r}]
-from examples.sdgan import checkpoint, fidelity, gan, journal, pictures, run, train
+from examples.sdgan import train
+from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.models import checkpoint
+from examples.sdgan.plots import samples
+from examples.sdgan.training import gan, logger, results, trainer, workspace
 from examples.sdgan.data import toy
-toy.COUNTS, fidelity.STEPS = {{"train": 60, "test": 30}}, 3
+toy.COUNTS, caption_fidelity.STEPS = {{"train": 60, "test": 30}}, 3
 place, rank, log = os.environ["FAIL"].split(" ", 2)
 # A file for each process: two of them would write into each other's lines.
 sys.stdout = open(log + os.environ.get("LOCAL_RANK", "0"), "w")
 owner, name = {{
     "save": (checkpoint, "save"),
-    "pictures": (pictures, "sample_grid"),
-    "curves": (journal.TensorBoardJournal, "scalars"),
-    "journal": (run, "open_journal"),
-    "data": (run, "open_data"),
-    "export": (run, "write_model"),
+    "pictures": (samples, "sample_grid"),
+    "curves": (logger.TensorBoardLogger, "scalars"),
+    "logger": (trainer, "open_logger"),
+    "data": (workspace, "open_data"),
+    "export": (results, "write_model"),
     "step": (gan.GanTraining, "_learn_generator"),
 }}[place]
 
@@ -56,7 +60,7 @@ if __name__ == "__main__":
         ("save", 0),
         ("pictures", 0),
         ("curves", 0),
-        ("journal", 0),
+        ("logger", 0),
         ("export", 0),
         ("data", 1),
         ("step", 1),

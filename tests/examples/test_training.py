@@ -6,6 +6,8 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,14 +15,18 @@ from lightning.fabric import Fabric
 from PIL import Image
 from rich.console import Console
 
-from examples.sdgan import checkpoint, fidelity, sample, train
+from examples.sdgan import sample, train
 from examples.sdgan.config import from_json
 from examples.sdgan.data import toy
-from examples.sdgan.export import load_image_encoder, load_sampler
-from examples.sdgan.gan import GanTraining
-from examples.sdgan.journal import NoJournal
-from examples.sdgan.loop import NotFinite, Phase, run_phase
-from examples.sdgan.sampler import Sampler
+from examples.sdgan.inference.export import load_image_encoder, load_sampler
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.models import checkpoint
+from examples.sdgan.training.callbacks import Callback, call_together
+from examples.sdgan.training.gan import GanTraining
+from examples.sdgan.training.logger import NoLogger
+from examples.sdgan.training.loop import Loop, NotFinite
+from examples.sdgan.training.phase import Batches
 
 TINY = [
     "--size",
@@ -51,7 +57,7 @@ TINY = [
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(fidelity, "STEPS", 3)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
 
 
 def run(out: Path, *arguments: str) -> int:
@@ -60,7 +66,7 @@ def run(out: Path, *arguments: str) -> int:
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
     state = checkpoint.load(out / "checkpoint.pt")
-    return {f"{part}.{name}": value for part in ("gan", "ema") for name, value in _flat(state[part])}
+    return {f"{part}.{name}": value for part in ("phases", "ema") for name, value in _flat(state[part])}
 
 
 def _flat(tree, prefix=""):
@@ -105,7 +111,7 @@ def test_a_run_leaves_what_it_promises(finished: Path, capsys: pytest.CaptureFix
 
 def test_the_exported_model_is_the_averaged_one(finished: Path) -> None:
     sampler = Sampler.load(finished / "checkpoint.pt")
-    ema = checkpoint.load(finished / "checkpoint.pt")["gan"]["average"]
+    ema = checkpoint.load(finished / "checkpoint.pt")["phases"]["gan"]["average"]
     assert all(torch.equal(p, ema[f"module.{name}"]) for name, p in sampler.generator.named_parameters())
     for path in (finished, finished / "model"):
         exported = load_sampler(path)
@@ -174,7 +180,7 @@ def test_resuming_gives_bitwise_the_run_that_never_stopped(finished: Path, tmp_p
 def test_ctrl_c_saves_and_says_so(
     phase: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from examples.sdgan.pretrain import EncoderTraining
+    from examples.sdgan.training.encoders import EncoderTraining
 
     kind, method = (GanTraining, "_learn_generator") if phase == "gan" else (EncoderTraining, "_match")
     original = getattr(kind, method)
@@ -191,7 +197,7 @@ def test_ctrl_c_saves_and_says_so(
         assert run(tmp_path) == 130
     assert "continue with the same command and --resume" in capsys.readouterr().out
     state = checkpoint.load(tmp_path / "checkpoint.pt")
-    assert (state["encoder_step"], state["gan_step"]) == ((7, 1) if phase == "gan" else (4, 0))
+    assert state["steps"] == ({"encoders": 7, "gan": 1} if phase == "gan" else {"encoders": 4})
     assert run(tmp_path, "--resume") == 0
     assert same(weights(tmp_path), weights(finished))
 
@@ -258,14 +264,27 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_losses(tmp_path: Path) ->
     def step(number, batch):
         return {"loss": torch.tensor(float("nan") if number >= 16 else 1.0)}
 
+    class Saves(Callback):
+        def on_checkpoint(self, trainer, phase):
+            saved.append(phase.done)
+
     saved: list[int] = []
     message = r"gan, step 19: a loss is not finite: \{'loss': nan\}; the last good checkpoint is .*c, of step 15"
     path = tmp_path / "c"
     path.write_text("")
-    phase = Phase("gan", 0, 50, 2, range(50), step, saved.append, 5, 0)
-    fabric = Fabric(accelerator="cpu", devices=1)
+    phase = SimpleNamespace(name="gan", done=0, step=step, batches=Batches(2, 0.0, 0))
+    workspace = SimpleNamespace(
+        fabric=Fabric(accelerator="cpu", devices=1),
+        config=SimpleNamespace(seed=0, checkpoint_every=5),
+        console=Console(quiet=True),
+        path=path,
+        again="--resume",
+        loader=lambda phase, start, stop: range(start, stop),
+    )
+    trainer: Any = SimpleNamespace(workspace=workspace, callbacks=[Saves()], history={}, logger=NoLogger())
+    trainer.checkpoint = lambda phase: call_together(trainer, phase)
     with pytest.raises(NotFinite, match=message):
-        run_phase(phase, fabric, {}, NoJournal(), Console(quiet=True), path)
+        Loop(trainer, cast(Any, phase), 50).run()
     assert saved == [5, 10, 15]  # what broke was not saved over what is whole
 
 
@@ -282,7 +301,7 @@ def test_weights_that_are_not_finite_are_not_saved(finished: Path, tmp_path: Pat
     monkeypatch.setattr(GanTraining, "step", breaks)
     assert run(tmp_path) == 2
     assert "weights are not finite (ema: " in capsys.readouterr().out
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["gan_step"] == 3
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"]["gan"] == 3
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from torchvision.models import get_model
 
 from examples.attngan import retrofit
 from examples.attngan.hosts import HostError, build_host, load_weights
-from examples.sdgan import distribution, fidelity
-from examples.sdgan.checkpoint import is_finite, reason_of
 from examples.sdgan.data import toy
-from examples.sdgan.encoders import InceptionImageEncoder
-from examples.sdgan.weights import WeightsError, read_weights, state_dict_for
+from examples.sdgan.metrics import caption_fidelity, fid
+from examples.sdgan.models.checkpoint import is_finite, reason_of
+from examples.sdgan.models.encoders import InceptionImageEncoder
+from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 State = dict[str, Tensor]
@@ -125,7 +125,7 @@ def test_what_was_found_is_named(wrap: Callable[[State], Any], told: str, tmp_pa
 @pytest.fixture
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 64, "test": 32})
-    monkeypatch.setattr(fidelity, "STEPS", 2)
+    monkeypatch.setattr(caption_fidelity, "STEPS", 2)
 
 
 def spoil(state: State, how: str) -> State:
@@ -144,7 +144,7 @@ def test_a_broken_generator_is_found_before_anything_is_trained(
     def trained(self, *arguments) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("examples.sdgan.run.Run.train_encoders", trained)
+    monkeypatch.setattr("examples.attngan.run.train_encoders", trained)
     arguments = [*TINY, "--out", str(tmp_path / "out")]
     options, config = retrofit.parse(arguments)
     host = build_host(config, options.repo)
@@ -188,15 +188,15 @@ def test_inceptions_weights_are_looked_into(tmp_path: Path, monkeypatch: pytest.
         torch.save({}, tmp_path / "fid.pth")
         state = FeatureExtractorInceptionV3("x", ["2048"], str(tmp_path / "fid.pth")).state_dict()
     torch.save(prefixed("_orig_mod.")(state), tmp_path / "fid.pth")
-    distribution.inception(str(tmp_path / "fid.pth"))
+    fid.inception(str(tmp_path / "fid.pth"))
     state["Mixed_7c.branch_pool.bn.running_var"][:] = -1
     torch.save(state, tmp_path / "fid.pth")
     with pytest.raises(ValueError, match=r"fid.pth: its weights are finite, but the features of an image are not"):
-        distribution.inception(str(tmp_path / "fid.pth"))
+        fid.inception(str(tmp_path / "fid.pth"))
     state["fc.bias"][0] = math.inf
     torch.save(state, tmp_path / "fid.pth")
     with pytest.raises(ValueError, match=r"fid.pth: no readable weights \(weights.fc.bias is not finite .*anew\)"):
-        distribution.inception(str(tmp_path / "fid.pth"))
+        fid.inception(str(tmp_path / "fid.pth"))
 
 
 def test_a_file_that_is_broken_is_no_weights(tmp_path: Path) -> None:

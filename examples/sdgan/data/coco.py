@@ -12,7 +12,7 @@ from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder
 from examples.sdgan.data.notes import about_captions, refuse_one_file
 from examples.sdgan.data.reading import duplicate, is_file, read_bytes
-from examples.sdgan.vocabulary import clean, tokenize
+from examples.sdgan.data.vocabulary import clean, tokenize
 
 
 def coco(

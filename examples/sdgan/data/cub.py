@@ -16,7 +16,7 @@ from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder, without_ending
 from examples.sdgan.data.notes import about_captions, refuse_one_file
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.reading import decode, duplicate, form, hidden, is_file, read_lines
-from examples.sdgan.vocabulary import clean, tokenize
+from examples.sdgan.data.vocabulary import clean, tokenize
 
 _IMAGE_FOLDERS = {
     "cub": ("images", "CUB_200_2011/images"),

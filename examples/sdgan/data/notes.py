@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.sdgan.data.dataset import DataError
-from examples.sdgan.vocabulary import tokenize
+from examples.sdgan.data.vocabulary import tokenize
 
 
 def about_captions(name: str, captions: Sequence[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.sdgan.data.dataset import CaptionedImages
-from examples.sdgan.vocabulary import PADDING, Vocabulary
+from examples.sdgan.data.vocabulary import PADDING, Vocabulary
 
 
 class PairBatch(NamedTuple):

@@ -7,7 +7,7 @@ import random
 import torch
 from torch import Tensor
 
-from examples.sdgan.birds import describe, draw, sample_birds
+from examples.sdgan.data.birds import describe, draw, sample_birds
 from examples.sdgan.data.dataset import CaptionedImages
 
 COUNTS = {"train": 6000, "test": 1500}

@@ -1,7 +1,0 @@
-"""Procedurally drawn birds with captions and exact labels: the embedded data set."""
-
-from examples.sdgan.birds.attributes import ATTRIBUTES, Birds, likeliest, sample_birds
-from examples.sdgan.birds.drawing import draw
-from examples.sdgan.birds.grammar import describe
-
-__all__ = ["ATTRIBUTES", "Birds", "describe", "draw", "likeliest", "sample_birds"]

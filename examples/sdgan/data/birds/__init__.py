@@ -1,0 +1,7 @@
+"""Procedurally drawn birds with captions and exact labels: the embedded data set."""
+
+from examples.sdgan.data.birds.attributes import ATTRIBUTES, Birds, likeliest, sample_birds
+from examples.sdgan.data.birds.drawing import draw
+from examples.sdgan.data.birds.grammar import describe
+
+__all__ = ["ATTRIBUTES", "Birds", "describe", "draw", "likeliest", "sample_birds"]

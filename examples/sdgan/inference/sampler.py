@@ -1,0 +1,101 @@
+"""From captions to images with a trained generator, and nothing else of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.sdgan.config import Config, from_json
+from examples.sdgan.data.pairs import pad
+from examples.sdgan.data.vocabulary import Vocabulary, tokenize
+from examples.sdgan.models import checkpoint
+from examples.sdgan.models.encoders import TextEncoder
+from examples.sdgan.models.generator import build_generator
+from scbn import TextFeatures, TreeGenerator
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A generator in eval mode with the text encoder and the vocabulary it listens through."""
+
+    config: Config
+    vocabulary: Vocabulary
+    text: TextEncoder
+    generator: TreeGenerator
+
+    @classmethod
+    def load(cls, path: Path) -> Sampler:
+        """From a checkpoint of a run that has trained its generator.
+
+        Raises:
+            checkpoint.CheckpointError: the file is missing, broken, foreign, or holds no generator yet.
+        """
+        state = checkpoint.load(path)
+        if "ema" not in state:
+            raise checkpoint.CheckpointError(
+                f"{path}: its run has trained encoders only, no generator yet; continue it with --resume"
+            )
+        config = from_json(state["config"])
+        vocabulary = Vocabulary(state["vocabulary"])
+        check_fit(path, state, config, len(vocabulary))
+        text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)
+        text.load_state_dict(state["text"])
+        generator.load_state_dict(state["ema"])
+        return cls(config, vocabulary, text.eval(), generator.eval())
+
+    def unknown(self, caption: str) -> list[str]:
+        """The words of a caption that the encoder never saw."""
+        return [word for word in tokenize(caption) if word not in self.vocabulary]
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> TextFeatures:
+        """Text features; words beyond the longest caption that training allowed are cut off."""
+        tokens = [self.vocabulary.encode(caption) for caption in captions]
+        device = next(self.text.parameters()).device
+        return self.text(pad(tokens, self.config.encoder.words).to(device))
+
+    @torch.no_grad()
+    def images(self, captions: list[str], noise: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1], of the last stage, one for each caption and row of noise."""
+        parts = []
+        for start in range(0, len(captions), _BATCH):
+            text = self.encode(captions[start : start + _BATCH])
+            part = noise[start : start + _BATCH].to(text.sentence.device)  # pyright: ignore[reportOptionalMemberAccess]
+            parts.append(self.generator(part, text).images[-1].float().cpu())
+        return torch.cat(parts)
+
+    def attention(self, captions: list[str], noise: Tensor) -> tuple[Tensor, dict[str, Tensor], list[list[str]]]:
+        """Images, the word maps of every layer that has them, and the words the maps are of."""
+        text = self.encode(captions)
+        output, maps = self.generator.attention(noise.to(text.sentence.device), text)  # pyright: ignore[reportOptionalMemberAccess]
+        words = [tokenize(caption)[: self.config.encoder.words] for caption in captions]
+        return output.images[-1].float().cpu(), {name: m.cpu() for name, m in maps.items()}, words
+
+
+def check_fit(path: Path, state: dict[str, Any], config: Config, words: int) -> None:
+    """Compare with modules that hold no memory: options can ask for more than any machine has."""
+    options = config.generator
+    try:
+        if options.residual_blocks * len(options.channels) > len(state["ema"]):
+            raise ValueError(f"{options.residual_blocks} residual blocks, and weights of fewer")
+        with torch.device("meta"):
+            modules = {"text": TextEncoder(words, config.encoder), "ema": build_generator(config)}
+        for part, module in modules.items():
+            expected, given = module.state_dict(), state[part]
+            odd = sorted(expected.keys() ^ given.keys(), key=str)
+            if odd:
+                raise ValueError(f"{part}: {odd[0]!r} is {'missing' if odd[0] in expected else 'unknown'}")
+            for name, value in expected.items():
+                if (value.shape, value.dtype) != (given[name].shape, given[name].dtype):
+                    raise ValueError(
+                        f"{part}: {name} is {tuple(given[name].shape)} {given[name].dtype}, "
+                        f"must be {tuple(value.shape)} {value.dtype}"
+                    )
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise checkpoint.CheckpointError(f"{path}: its weights do not fit its options ({error})") from error

@@ -1,0 +1,108 @@
+"""The numbers a run on the embedded birds leaves: does the picture show what the caption names?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from examples.sdgan.data.birds import ATTRIBUTES, describe
+from examples.sdgan.data.dataset import CaptionedImages, to_float
+from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics.caption_fidelity import AttributeReader, Fidelity, fidelity, train_reader
+
+IMAGES = 1000
+
+
+def measure(
+    sampler: Sampler,
+    train: CaptionedImages,
+    test: CaptionedImages,
+    seed: int,
+    report: Callable[[int], None],
+    reader: AttributeReader | None = None,
+) -> dict[str, Any]:
+    """Caption fidelity of generated images, with all it takes to judge the number.
+
+    Args:
+        sampler: the trained generator.
+        train: what the attribute reader learns from.
+        test: held-out birds, whose captions are generated from.
+        seed: of the reader.
+        report: called with the reader's training step.
+        reader: one that is trained already.
+
+    Returns:
+        ``caption_fidelity`` on held-out captions (the first of each bird); ``novel`` on captions of birds whose
+        attributes were drawn independently, so that the species help with nothing; ``chance``, the same images
+        against each other's captions; the reader's accuracy on real held-out images; what a linear probe reads
+        from the sentence vector.
+    """
+    assert test.labels is not None and test.named is not None
+    count = min(IMAGES, len(test))
+    reader = reader or train_reader(train, sampler.config.size, seed, report)
+    real = reader.read(to_float(test.images.load(list(range(len(test))), sampler.config.size, None)))
+    truth, named = test.labels[:count], [captions[0] for captions in test.named[:count]]
+    noise = fixed_noise(count, sampler.config.generator.noise_dim)
+    read = reader.read(sampler.images([captions[0] for captions in test.captions[:count]], noise))
+    # Half way round: a neighbour could share nothing but its place, and so can this one.
+    chance = fidelity(read.roll(count // 2, 0), truth, named)
+
+    captions, strangers, stranger_named = novel_captions(count, seed)
+    novel = reader.read(sampler.images(captions, noise))
+    return {
+        "caption_fidelity": as_dict(fidelity(read, truth, named)),
+        "novel_caption_fidelity": as_dict(fidelity(novel, strangers, stranger_named)),
+        "chance": as_dict(chance),
+        "reader_accuracy": _by_name((real == test.labels).double().mean(0)),
+        "sentence_probe": _probe(sampler, train, test),
+    }
+
+
+def novel_captions(count: int, seed: int) -> tuple[list[str], Tensor, list[list[str]]]:
+    """Captions of birds whose attributes were drawn independently, their labels, and what each caption names."""
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    labels = torch.stack([torch.randint(len(v), (count,), generator=generator) for v in ATTRIBUTES.values()], 1)
+    described = [describe(row, rng, 1) for row in labels.tolist()]
+    return [texts[0] for texts, _ in described], labels, [named[0] for _, named in described]
+
+
+def as_dict(result: Fidelity) -> dict[str, Any]:
+    """For JSON, rounded to what the number of images can tell."""
+    return {
+        "value": round(result.value, 4),
+        "interval_95": [round(result.low, 4), round(result.high, 4)],
+        "images": result.images,
+        "each": {name: round(value, 4) for name, value in result.each.items()},
+    }
+
+
+def _by_name(values: Tensor) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in zip(ATTRIBUTES, values, strict=True)}
+
+
+def _probe(sampler: Sampler, train: CaptionedImages, test: CaptionedImages) -> dict[str, float]:
+    """Accuracy of a ridge regression from sentence vectors to each attribute, where the caption names it."""
+    fit, held = (_sentences(sampler, data) for data in (train, test))
+    result = {}
+    for i, (name, values) in enumerate(ATTRIBUTES.items()):
+        (x, labels, asked), (x_held, labels_held, asked_held) = fit, held
+        x, target = x[asked[:, i]], F.one_hot(labels[asked[:, i], i], len(values)).double()
+        weights = torch.linalg.solve(x.T @ x + 1e-2 * torch.eye(x.shape[1], dtype=x.dtype), x.T @ target)
+        right = (x_held[asked_held[:, i]] @ weights).argmax(1) == labels_held[asked_held[:, i], i]
+        result[name] = round(float(right.double().mean()), 4)
+    return result
+
+
+def _sentences(sampler: Sampler, data: CaptionedImages, count: int = 2000) -> tuple[Tensor, Tensor, Tensor]:
+    assert data.labels is not None and data.named is not None
+    sentence = sampler.encode([captions[0] for captions in data.captions[:count]]).sentence
+    assert sentence is not None
+    x = F.pad(sentence.double().cpu(), (0, 1), value=1.0)
+    asked = torch.tensor([[name in captions[0] for name in ATTRIBUTES] for captions in data.named[:count]])
+    return x, data.labels[:count], asked

@@ -1,0 +1,57 @@
+"""The generator that the options describe, and the statistics that an averaged one is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from examples.sdgan.config import Config
+from scbn import TextFeatures, TreeGenerator
+from scbn.generator.stages import InitialStage, RefinementStage
+
+
+def build_generator(config: Config) -> TreeGenerator:
+    """The generator that the options describe."""
+    options = config.generator
+    return TreeGenerator(
+        config.encoder.dim,
+        config.encoder.dim,
+        stages=len(options.channels),
+        base_size=config.sizes[0],
+        channels=options.channels,
+        residual_blocks=options.residual_blocks,
+        norm=options.norm,
+        noise_dim=options.noise_dim,
+        condition_dim=options.condition_dim,
+        initial_stage=partial(InitialStage, activation=options.activation),
+        refinement_stage=partial(RefinementStage, activation=options.activation),
+    )
+
+
+@torch.no_grad()
+def standing_statistics(generator: Any, draws: Iterable[tuple[Tensor, TextFeatures]]) -> None:
+    """Give an averaged generator the batch norm statistics of its own activations.
+
+    Averaged running statistics belong to the weights of many steps, not to their average.
+
+    Args:
+        generator: changed in place; left in eval mode.
+        draws: noise and text, a batch each.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    generator.train()
+    for noise, text in draws:
+        # The mean condition, as in sampling: a drawn one would be another distribution.
+        mean = noise.new_zeros(len(noise), generator.augment.condition_dim)
+        generator(noise, text, condition_noise=mean)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()

@@ -1,0 +1,1 @@
+"""Everything that a person would rather look at than read."""

@@ -1,0 +1,1 @@
+"""How a run goes: processes, phases, steps, checkpoints to resume from."""

@@ -1,0 +1,205 @@
+"""What all phases of a run share: its folder, processes, data, vocabulary and encoders."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from examples.sdgan.config import Config
+from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
+from examples.sdgan.data.vocabulary import Vocabulary, tokenize
+from examples.sdgan.models import checkpoint
+from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
+from examples.sdgan.training.distributed import (
+    leaving_is_told,
+    make_fabric,
+    same_everywhere,
+    share_statistics,
+    together,
+)
+from examples.sdgan.training.loop import ignore_interrupts, progress_bar
+from examples.sdgan.training.phase import Phase
+from examples.sdgan.training.resume import changed_data, changed_options, restoring
+
+AGAIN = "--resume"
+
+
+@dataclass
+class Workspace:
+    """A run's folder and what is in memory for all of its phases.
+
+    Attributes:
+        resumed: the checkpoint that the run goes on from; empty for a new run.
+        again: how to go on after an error, for its message.
+    """
+
+    config: Config
+    console: Console
+    fabric: Fabric
+    train: CaptionedImages
+    test: CaptionedImages
+    vocabulary: Vocabulary
+    text: TextEncoder
+    image: SmallImageEncoder | InceptionImageEncoder
+    resumed: dict[str, Any] = field(default_factory=dict)
+    again: str = AGAIN
+    began: float = field(default_factory=time.monotonic)
+    fingerprints: dict[str, Any] = field(init=False)
+    """Of the data learnt from and of the data held out."""
+
+    def __post_init__(self) -> None:
+        self.fingerprints = {"data": self.train.fingerprint(), "held_out": self.test.fingerprint()}
+
+    @property
+    def path(self) -> Path:
+        """Of the checkpoint."""
+        return self.config.out / "checkpoint.pt"
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken so far, what it was resumed from included."""
+        return self.resumed.get("seconds", 0.0) + time.monotonic() - self.began
+
+    def with_config(self, config: Config) -> Workspace:
+        """The same data and encoders under other options, with nothing to resume."""
+        return replace(self, config=config, resumed={})
+
+    def loader(self, phase: Phase, start: int, stop: int) -> DataLoader:
+        """The batches of these steps; each process has its part of the pairs."""
+        config, wanted = self.config, phase.batches
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        pairs = SiamesePairs(
+            self.train, self.vocabulary, config.encoder.words, wanted.pairs, config.size, wanted.seed, wanted.same, rank, world
+        )  # fmt: skip
+        return DataLoader(
+            pairs,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=config.workers,
+            worker_init_fn=ignore_interrupts,
+        )
+
+
+def open_workspace(
+    config: Config, console: Console, again: str = AGAIN, phases: tuple[str, ...] = ("encoders", "gan")
+) -> Workspace:
+    """Start the processes, read data and checkpoint, make the encoders.
+
+    Args:
+        config: of the run.
+        console: where progress goes; silent in all processes but the first.
+        again: how to go on after an error, for its message.
+        phases: of this command; a checkpoint with others is of another one.
+
+    Raises:
+        checkpoint.CheckpointError: the checkpoint cannot be used, or there is one that would be overwritten.
+        DataError: the data cannot be used.
+        ProcessStopped: another process could not.
+        ValueError: the options ask for what this machine has not got.
+    """
+    began = time.monotonic()
+    fabric = make_fabric(config)
+    console = console if fabric.is_global_zero else Console(quiet=True)
+    torch.manual_seed(config.seed)
+    run = together(fabric, lambda: _prepare(config, console, fabric, again, phases))
+    assert run is not None
+    run.began = began
+    same_everywhere(fabric, run.fingerprints["data"], f"--root {config.root}: images or captions")
+    same_everywhere(fabric, run.resumed.get("steps"), f"{run.path}: the steps")
+    with leaving_is_told(fabric), restoring(run.path):
+        if run.resumed:
+            run.text.load_state_dict(run.resumed["text"])
+            run.image.load_state_dict(run.resumed["image"])
+    if run.resumed:
+        steps = ", ".join(f"{name} step {done}" for name, done in run.resumed["steps"].items())
+        console.print(f"resumed {run.path} at {steps}", highlight=False)
+    return run
+
+
+def _prepare(config: Config, console: Console, fabric: Fabric, again: str, phases: tuple[str, ...]) -> Workspace:
+    """All that a process does alone before it meets the others."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    resumed = _state_to_resume(config, phases)
+    train, test = _open_data(config, console)
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        console.print(note, highlight=False)
+    if resumed:
+        _compare_data(resumed, train, test, config.out / "checkpoint.pt", console)
+        vocabulary = Vocabulary(resumed["vocabulary"])
+    else:
+        vocabulary = Vocabulary.of((c for cs in train.captions for c in cs), config.encoder.min_count)
+    _tell_long_captions(train, config, console)
+    text = TextEncoder(len(vocabulary), config.encoder).to(fabric.device)
+    # A checkpoint brings Inception's weights too: the file they came from may be gone.
+    image = image_encoder(config, "random" if resumed else None)
+    if config.sync_batch_norm:
+        image = cast("SmallImageEncoder | InceptionImageEncoder", share_statistics(image, fabric.device))
+    image = image.to(fabric.device)
+    return Workspace(config, console, fabric, train, test, vocabulary, text, image, resumed, again)
+
+
+def _open_data(config: Config, console: Console) -> tuple[CaptionedImages, CaptionedImages]:
+    if config.data == "toy":
+        console.print("drawing birds ...")
+        return open_data(config)
+    with progress_bar(console) as bar:
+        task = bar.add_task("checking images", total=None, note="")
+        return open_data(config, lambda done: bar.update(task, completed=done))
+
+
+def _tell_long_captions(train: CaptionedImages, config: Config, console: Console) -> None:
+    long = [len(tokenize(c)) > config.encoder.words for captions in train.captions for c in captions]
+    if 2 * sum(long) > len(long):
+        console.print(
+            f"{sum(long) / len(long):.0%} of the captions are longer than the option encoder.words, "
+            f"{config.encoder.words}: of these, a part of the words is used"
+        )
+
+
+def _state_to_resume(config: Config, phases: tuple[str, ...]) -> dict[str, Any]:
+    path = config.out / "checkpoint.pt"
+    if not config.resume:
+        if path.exists():
+            raise checkpoint.CheckpointError(
+                f"{path}: holds a run, which a new one would overwrite; take another --out, or go on with it (--resume; "
+                "--train.resume of examples.attngan.retrofit)"
+            )
+        return {}
+    state = checkpoint.load(path)
+    changed = changed_options(state["config"], config)
+    if changed:
+        raise checkpoint.CheckpointError(
+            f"{path}: the run to resume had other options ({changed}); repeat its command with --resume added"
+        )
+    other = [name for name in state["steps"] if name not in phases]
+    if other:
+        raise checkpoint.CheckpointError(
+            f"{path}: of another command, with a phase {other[0]!r}; resume it with the command that began it"
+        )
+    return state
+
+
+def _compare_data(
+    state: dict[str, Any], train: CaptionedImages, test: CaptionedImages, path: Path, console: Console
+) -> None:
+    """The data may lie elsewhere than where the run began, but it must be the same."""
+    if "data" not in state:
+        console.print(f"{path}: from before data was compared; it must be what the run began with")
+        return
+    changed = changed_data(state["data"], train.fingerprint())
+    if changed:
+        raise checkpoint.CheckpointError(
+            f"{path}: the run to resume learnt from other data ({changed}); --root may lie elsewhere, but must "
+            "hold the same images and captions: put back what was changed, or start again without --resume, in "
+            "another --out"
+        )
+    changed = changed_data(state.get("held_out", {}), test.fingerprint())
+    if changed:
+        console.print(f"{test.name}: not the held-out data that the run began with ({changed})")
