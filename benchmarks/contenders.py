@@ -40,10 +40,10 @@ def _plain(layer: Layer) -> Call:
     return lambda x, text: bn(x)
 
 
-def _own(path: ops.Path) -> Callable[[Layer], Call]:
+def _own(backend: ops.Backend) -> Callable[[Layer], Call]:
     def make(layer: Layer) -> Call:
         def call(x: Tensor, text: TextFeatures) -> Tensor:
-            with ops.use(path):
+            with ops.use_backend(backend):
                 return layer(x, text)
 
         return call
@@ -100,8 +100,8 @@ CONTENDERS = (
     Contender("SentenceSCBN", "sentence", _layer),
     Contender("WordSCBN", "word", _layer),
     Contender("WordSCBN, in a compiled model", "word", _layer, compiled=True),
-    Contender("WordSCBN, composed", "word", _own("composed")),
-    Contender("WordSCBN, composed, compiled", "word", _own("composed"), compiled=True, cost=1),
+    Contender("WordSCBN, composed", "word", _own("eager")),
+    Contender("WordSCBN, composed, compiled", "word", _own("eager"), compiled=True, cost=1),
     Contender("formula as written", "word", _formula),
     Contender("formula as written, compiled", "word", _formula, compiled=True),
     Contender("attention by SDPA", "word", _sdpa, cost=1),

@@ -7,17 +7,19 @@ dtype. Source: Yin et al., "Semantics Disentangling for Text-to-Image Generation
 from __future__ import annotations
 
 import contextlib
-from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scbn import ops
-from scbn.ops import compiled, eager, sync
+from scbn.ops import eager, sync
+from scbn.ops.eager import compute_dtype, flat
 from scbn.ops.sentence import sentence_norm
+from scbn.ops.values import Modulation, Statistics, WordTables
 from scbn.ops.word import word_norm
+from scbn.text import empty_captions
 
 
 class BatchNormState(NamedTuple):
@@ -40,15 +42,6 @@ class BatchNormState(NamedTuple):
     frozen: bool = False
 
 
-class _Statistics(NamedTuple):
-    """Of a batch: mean and variance (C,), and its values per channel; ``unbiased``: the variance is already."""
-
-    mean: Tensor
-    var: Tensor
-    count: Tensor | int
-    unbiased: bool = False
-
-
 def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
     r"""Batch normalisation without scale and shift, :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`.
 
@@ -66,12 +59,11 @@ def normalize(x: Tensor, norm: BatchNormState) -> Tensor:
     return xhat
 
 
-def _standardize(x: Tensor, norm: BatchNormState, learning: bool = False) -> tuple[Tensor, _Statistics | None]:
+def _standardize(x: Tensor, norm: BatchNormState, learning: bool = False) -> tuple[Tensor, Statistics | None]:
     """xhat, and the batch's statistics where the running ones are to learn from them."""
     mean, var = norm.running_mean, norm.running_var
     if norm.use_batch_statistics and norm.group is not None:
-        xhat, batch_mean, batch_var, count = sync.normalize(x, norm.eps, norm.group, learning)
-        return xhat, _Statistics(batch_mean, batch_var, count)
+        return sync.normalize(x, norm.eps, norm.group, learning)
     if not norm.use_batch_statistics and mean is not None and var is not None:
         mean, var = mean.to(x.dtype), var.to(x.dtype)
         return F.batch_norm(x, mean, var, None, None, False, 0.0, norm.eps), None
@@ -81,13 +73,13 @@ def _standardize(x: Tensor, norm: BatchNormState, learning: bool = False) -> tup
     # the rest of the layer has succeeded.
     batch_mean, batch_var = torch.zeros_like(mean, dtype=x.dtype), torch.zeros_like(var, dtype=x.dtype)
     xhat = F.batch_norm(x, batch_mean, batch_var, None, None, True, 1.0, norm.eps)
-    return xhat, _Statistics(batch_mean, batch_var, x.numel() // x.shape[1], unbiased=True)
+    return xhat, Statistics(batch_mean, batch_var, x.numel() // x.shape[1], unbiased=True)
 
 
 def sentence_scbn(
     x: Tensor, gamma: Tensor, beta: Tensor, norm: BatchNormState, *, empty: Tensor | None = None
 ) -> Tensor:
-    r"""Batch normalisation whose scale and shift listen to a sentence.
+    r"""Batch normalisation whose scale and shift are conditioned on a sentence.
 
     .. math:: y_{nc} = \hat x_{nc} (\gamma_c + \gamma_{nc}(s)) + \beta_c + \beta_{nc}(s)
 
@@ -103,15 +95,15 @@ def sentence_scbn(
     with _exact(x):
         if empty is not None:
             gamma, beta = (table.masked_fill(empty[:, None], 0) for table in (gamma, beta))
-        gamma, beta = _own(norm, x, gamma, beta)
-        path = ops.choose(x, shared=_shared(norm))
-        if path in ("tiled", "triton"):
-            flat, group = _dense(x, path), _group_name(norm)
-            y, *batch = sentence_norm(flat, gamma, beta, *_given(norm, x), norm.eps, group, path)
-            _track(norm, _fused_statistics(norm, x, *batch))
+        gamma, beta = _with_own(norm, x, gamma, beta)
+        backend = ops.choose(x, shared=_shared(norm))
+        if backend in ("cpu", "triton"):
+            dense, settings = _dense(x, backend), _settings(norm, backend)
+            y, batch = sentence_norm(dense, gamma, beta, _given(norm, x), **settings)
+            _track(norm, batch)
             return _like(x, y)
-        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm, gamma.requires_grad or beta.requires_grad)
-        y = _modulation(path).sentence_modulate(x, xhat, gamma, beta)
+        xhat, batch = _standardize(x.to(compute_dtype(x)), norm, gamma.requires_grad or beta.requires_grad)
+        y = _modulation(backend).sentence_modulate(x, xhat, gamma, beta)
         _track(norm, batch)
         return y
 
@@ -128,7 +120,7 @@ def word_scbn(
     sentence_gamma: Tensor | None = None,
     sentence_beta: Tensor | None = None,
 ) -> Tensor:
-    r"""Batch normalisation whose scale and shift listen, at every position, to the words that position attends to.
+    r"""Batch normalisation whose scale and shift are conditioned, at every position, on the words that position attends to.
 
     .. math::
         a_{tj} &= \mathrm{softmax}_t(\mathrm{scale} \cdot x_j \cdot f(w_t)) \\
@@ -152,18 +144,19 @@ def word_scbn(
     """
     with _exact(x):
         if padding_mask is not None and sentence_gamma is not None and sentence_beta is not None:
-            empty = padding_mask.all(1)[:, None]
+            empty = empty_captions(padding_mask)[:, None]
             sentence_gamma, sentence_beta = (t.masked_fill(empty, 0) for t in (sentence_gamma, sentence_beta))
-        tables = keys, gamma, beta, *_own(norm, x, sentence_gamma, sentence_beta), padding_mask
-        path = ops.choose(x, keys.shape[1], shared=_shared(norm))
-        if path in ("tiled", "triton"):
-            settings = *_given(norm, x), norm.eps, scale, _group_name(norm), path
-            y, *batch = word_norm(_dense(x, path), *tables, *settings)
-            _track(norm, _fused_statistics(norm, x, *batch))
+        weight, bias = _with_own(norm, x, sentence_gamma, sentence_beta)
+        tables = WordTables(keys, gamma, beta, weight, bias, padding_mask)
+        backend = ops.choose(x, keys.shape[1], shared=_shared(norm))
+        if backend in ("cpu", "triton"):
+            dense, settings = _dense(x, backend), _settings(norm, backend)
+            y, batch = word_norm(dense, tables, _given(norm, x), scale=scale, **settings)
+            _track(norm, batch)
             return _like(x, y)
         learning = any(table is not None and table.requires_grad for table in tables)
-        xhat, batch = _standardize(x.to(_compute_dtype(x)), norm, learning)
-        y = _modulation(path).word_modulate(x, xhat, *tables, scale)
+        xhat, batch = _standardize(x.to(compute_dtype(x)), norm, learning)
+        y = _modulation(backend).word_modulate(x, xhat, tables, scale)
         _track(norm, batch)
         return y
 
@@ -181,12 +174,10 @@ def word_attention(x: Tensor, keys: Tensor, *, padding_mask: Tensor | None = Non
         ``(N, T, *spatial)`` in ``x``'s dtype; sums to one over the words, zero for padding and empty captions.
     """
     with _exact(x):
-        dtype = _compute_dtype(x)
-        weights = torch.bmm(keys.to(dtype) * scale, _flat(x.to(dtype)))
+        dtype = compute_dtype(x)
+        weights = torch.bmm(keys.to(dtype) * scale, flat(x.to(dtype)))
         if padding_mask is not None:
-            hidden = eager.hidden_words(padding_mask)
-            assert hidden is not None
-            weights = weights.masked_fill(hidden[:, :, None], -torch.inf).softmax(1)
+            weights = weights.masked_fill(eager.masked_words(padding_mask)[:, :, None], -torch.inf).softmax(1)
             weights = weights.masked_fill(padding_mask[:, :, None], 0)
         else:
             weights = weights.softmax(1)
@@ -204,9 +195,9 @@ def visual_semantic_embedding(
         ``(N, C, *spatial)`` in ``x``'s dtype; zero for empty captions.
     """
     with _exact(x):
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         weights = word_attention(x.to(dtype), keys, padding_mask=padding_mask, scale=scale)
-        vse = torch.bmm(keys.to(dtype).mT, _flat(weights)).reshape(x.shape).to(x.dtype)
+        vse = torch.bmm(keys.to(dtype).mT, flat(weights)).reshape(x.shape).to(x.dtype)
         layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
         return vse.contiguous(memory_format=layout) if eager.is_channels_last(x) else vse
 
@@ -225,7 +216,7 @@ def siamese_contrastive_loss(
         A float32 (float64 for float64 input) scalar, or ``(N,)`` with ``reduction="none"``.
     """
     with _exact(v1):
-        dtype = torch.promote_types(_compute_dtype(v1), v2.dtype)
+        dtype = torch.promote_types(compute_dtype(v1), v2.dtype)
         distance = torch.linalg.vector_norm(v1.to(dtype) - v2.to(dtype), dim=1)
         pull = distance.clamp(min=alpha).square()
         push = (margin - distance).clamp(min=0).square()
@@ -237,23 +228,28 @@ def siamese_contrastive_loss(
     return loss.mean() / v1.shape[1] if reduction == "feature_mean" else loss.mean()
 
 
-def _given(norm: BatchNormState, x: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def _given(norm: BatchNormState, x: Tensor) -> Statistics | None:
     """The statistics to normalise with, or none where they are the batch's."""
     mean, var = norm.running_mean, norm.running_var
     if norm.use_batch_statistics or mean is None or var is None:
-        return None, None
-    return mean.to(_compute_dtype(x)), var.to(_compute_dtype(x))
-
-
-def _fused_statistics(
-    norm: BatchNormState, x: Tensor, mean: Tensor, var: Tensor, counted: Tensor
-) -> _Statistics | None:
-    if not norm.use_batch_statistics:
         return None
-    return _Statistics(mean, var, counted if norm.group is not None else x.numel() // x.shape[1])
+    return Statistics(mean.to(compute_dtype(x)), var.to(compute_dtype(x)))
 
 
-def _track(norm: BatchNormState, batch: _Statistics | None) -> None:
+class _Settings(TypedDict):
+    """What the fused operations are told besides tensors."""
+
+    eps: float
+    group: str
+    backend: str
+
+
+def _settings(norm: BatchNormState, backend: str) -> _Settings:
+    group = "" if norm.group is None else norm.group.group_name
+    return {"eps": norm.eps, "group": group, "backend": backend}
+
+
+def _track(norm: BatchNormState, batch: Statistics | None) -> None:
     """Count the batch and move the running statistics towards its own: the one place where they change.
 
     After everything else, so that a failed call leaves no trace, and all at once, because a recomputation under
@@ -265,7 +261,7 @@ def _track(norm: BatchNormState, batch: _Statistics | None) -> None:
     mean, var = norm.running_mean, norm.running_var
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    if batch is None or mean is None or var is None:
+    if batch is None or not norm.use_batch_statistics or mean is None or var is None:
         return
     of_batch = batch.var
     if not batch.unbiased:
@@ -284,32 +280,28 @@ def _track(norm: BatchNormState, batch: _Statistics | None) -> None:
         running.lerp_(new.to(running.dtype), step)
 
 
-def _own(norm: BatchNormState, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each sample before any word is heard, (N, C), or (C,) where no sentence adds to the norm's."""
-    own_gamma, own_beta = norm.weight, norm.bias
-    if own_gamma is None or own_beta is None:
-        like = {"dtype": _compute_dtype(x), "device": x.device}
-        own_gamma, own_beta = torch.ones(x.shape[1], **like), torch.zeros(x.shape[1], **like)
+def _with_own(norm: BatchNormState, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The norm's weight and bias, (C,); with what the sentence adds to them, (N, C), where it does."""
+    weight, bias = norm.weight, norm.bias
+    if weight is None or bias is None:
+        like = {"dtype": compute_dtype(x), "device": x.device}
+        weight, bias = torch.ones(x.shape[1], **like), torch.zeros(x.shape[1], **like)
     if gamma is None or beta is None:
-        return own_gamma, own_beta
-    dtype = torch.promote_types(_compute_dtype(x), own_gamma.dtype)
-    return gamma.to(dtype) + own_gamma, beta.to(dtype) + own_beta
-
-
-def _group_name(norm: BatchNormState) -> str:
-    return "" if norm.group is None else norm.group.group_name
+        return weight, bias
+    dtype = torch.promote_types(compute_dtype(x), weight.dtype)
+    return gamma.to(dtype) + weight, beta.to(dtype) + bias
 
 
 def _shared(norm: BatchNormState) -> bool:
     return norm.group is not None and norm.use_batch_statistics
 
 
-def _dense(x: Tensor, path: ops.Path) -> Tensor:
+def _dense(x: Tensor, backend: ops.Backend) -> Tensor:
     """(N, C, P), contiguous or with channels innermost: what the fused operations read, without a copy where x is so."""
-    flat = x.flatten(2)
-    if path == "tiled":
-        return flat.to(_compute_dtype(x)).contiguous()
-    return flat if flat.is_contiguous() or flat.mT.is_contiguous() else flat.contiguous()
+    rows = x.flatten(2)
+    if backend == "cpu":
+        return rows.to(compute_dtype(x)).contiguous()
+    return rows if rows.is_contiguous() or rows.mT.is_contiguous() else rows.contiguous()
 
 
 def _like(x: Tensor, y: Tensor) -> Tensor:
@@ -320,10 +312,6 @@ def _like(x: Tensor, y: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _exact(x: Tensor) -> contextlib.AbstractContextManager[object]:
     kind = x.device.type
     # Not torch.amp.is_autocast_available(kind): torch 2.11 cannot trace it.
@@ -332,14 +320,10 @@ def _exact(x: Tensor) -> contextlib.AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
-def _flat(x: Tensor) -> Tensor:
-    return x.flatten(2) if x.dim() != 2 else x[:, :, None]
-
-
-def _modulation(path: ops.Path) -> ModuleType:
-    """The module that modulates on a path which leaves the normalising to PyTorch."""
-    if path != "reference":
-        return compiled if path == "compiled" else eager
+def _modulation(backend: ops.Backend) -> Modulation:
+    """The module that modulates, of a backend that leaves the normalising to PyTorch."""
+    if backend != "reference":
+        return eager
     from scbn import reference  # needs einops, which nothing else does
 
     return reference

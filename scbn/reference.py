@@ -14,6 +14,7 @@ import torch
 from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor
 
+from scbn.ops.values import WordTables
 from scbn.text import TextFeatures
 
 Parameters = Mapping[str, Tensor]
@@ -55,8 +56,8 @@ def attention(x: Tensor, keys: Tensor, padding_mask: Tensor | None, scale: float
     ):  # one caption at a time: no mask arithmetic to get wrong
         weights = torch.zeros_like(sample)
         if words.any():
-            heard = sample[words]
-            e = torch.exp(heard - heard.max(0, keepdim=True).values)
+            unmasked = sample[words]
+            e = torch.exp(unmasked - unmasked.max(0, keepdim=True).values)
             weights = weights.index_put((words.nonzero()[:, 0],), e / e.sum(0, keepdim=True))
         maps.append(weights)
     return torch.stack(maps)
@@ -78,11 +79,11 @@ def perceptron(words: Tensor, padding_mask: Tensor | None, parameters: Parameter
 def sentence_modulation(text: TextFeatures, parameters: Parameters) -> Tensor:
     """(gamma_s, beta_s) = W_2 max(W_1 s + b_1, 0) + b_2, (N, 2C); zero for empty captions."""
     assert text.sentence is not None
-    heard = ~empty_captions(text, len(text.sentence), text.sentence.device)
-    sentence = torch.where(heard[:, None], text.sentence, torch.zeros_like(text.sentence))
+    unmasked = ~empty_captions(text, len(text.sentence), text.sentence.device)
+    sentence = torch.where(unmasked[:, None], text.sentence, torch.zeros_like(text.sentence))
     hidden = einsum(sentence, parameters["mlp.0.weight"], "n d, h d -> n h") + parameters["mlp.0.bias"]
     out = einsum(hidden.clamp(min=0), parameters["mlp.2.weight"], "n h, c h -> n c") + parameters["mlp.2.bias"]
-    return torch.where(heard[:, None], out, torch.zeros_like(out))
+    return torch.where(unmasked[:, None], out, torch.zeros_like(out))
 
 
 def empty_captions(text: TextFeatures, count: int, device: torch.device) -> Tensor:
@@ -114,11 +115,11 @@ def word_scbn(
     assert text.words is not None
     keys = perceptron(text.words, text.padding_mask, parameters)
     vse = visual_semantic_embedding(x, keys, text.padding_mask, scale)
-    heard = ~empty_captions(text, len(x), x.device)
+    unmasked = ~empty_captions(text, len(x), x.device)
     parts = []
     for head in ("to_gamma", "to_beta"):
         out = einsum(vse, parameters[f"{head}.weight"], "n p c, k c -> n p k") + parameters[f"{head}.bias"]
-        parts.append(rearrange(torch.where(heard[:, None, None], out, torch.zeros_like(out)), "n p k -> n k p"))
+        parts.append(rearrange(torch.where(unmasked[:, None, None], out, torch.zeros_like(out)), "n p k -> n k p"))
     gamma, beta = parts
     gamma = gamma + rearrange(_own(parameters, "bn.weight", 1.0, gamma[0, :, 0]), "c -> 1 c 1")
     beta = beta + rearrange(_own(parameters, "bn.bias", 0.0, beta[0, :, 0]), "c -> 1 c 1")
@@ -130,26 +131,17 @@ def word_scbn(
 
 
 def sentence_modulate(x: Tensor, xhat: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """y = xhat gamma + beta, one number for each sample and channel: the path ``"reference"`` of :mod:`scbn.ops`."""
+    """y = xhat gamma + beta, one number for each sample and channel: the backend ``"reference"`` of :mod:`scbn.ops`."""
     gamma, beta = (repeat(t.to(xhat.dtype), "n c -> n c p", p=xhat[0, 0].numel()) for t in (gamma, beta))
     return (xhat.reshape(gamma.shape) * gamma + beta).reshape(x.shape).to(x.dtype)
 
 
-def word_modulate(
-    x: Tensor,
-    xhat: Tensor,
-    keys: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    own_gamma: Tensor,
-    own_beta: Tensor,
-    padding: Tensor | None,
-    scale: float,
-) -> Tensor:
-    """y_j = xhat_j (own + sum_t a_tj gamma_t) + own + sum_t a_tj beta_t: the path ``"reference"`` of :mod:`scbn.ops`."""
+def word_modulate(x: Tensor, xhat: Tensor, tables: WordTables, scale: float) -> Tensor:
+    """y_j = xhat_j (weight + sum_t a_tj gamma_t) + bias + sum_t a_tj beta_t: the backend ``"reference"`` of :mod:`scbn.ops`."""
+    keys, padding = tables.keys, tables.padding
     a = attention(x.to(xhat.dtype), keys.to(xhat.dtype), padding, scale)
     full = []
-    for table, own in ((gamma, own_gamma), (beta, own_beta)):
+    for table, own in ((tables.gamma, tables.weight), (tables.beta, tables.bias)):
         if padding is not None:
             table = torch.where(padding[:, :, None], torch.zeros_like(table), table)
         own = own if own.dim() == 2 else repeat(own, "c -> n c", n=len(x))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scbn import checks, functional
 from scbn.linear import ZeroHead, as_input_of
 from scbn.norm import SCBN, batch_norm_state
-from scbn.text import TextFeatures
+from scbn.text import TextFeatures, empty_captions
 
 
 class SentenceSCBN(SCBN):
@@ -66,7 +66,7 @@ class SentenceSCBN(SCBN):
         self._check(x)
         sentence, mask = checks.sentence_cue(text, x, self.sentence_dim)
         gamma, beta = sentence_modulation(self.mlp, sentence, mask)
-        empty = None if mask is None else mask.all(1)
+        empty = None if mask is None else empty_captions(mask)
         return functional.sentence_scbn(x, gamma, beta, batch_norm_state(self.bn, x), empty=empty)
 
     def extra_repr(self) -> str:
@@ -91,7 +91,7 @@ def sentence_modulation(mlp: nn.Sequential, sentence: Tensor, mask: Tensor | Non
     """What the sentence adds to gamma and beta, (N, C) each."""
     if mask is not None:
         # Before the MLP, so that what an empty caption's vector holds (NaN, say) reaches no gradient either.
-        sentence = sentence.masked_fill(mask.all(1, keepdim=True), 0)
+        sentence = sentence.masked_fill(empty_captions(mask)[:, None], 0)
     first = mlp[0] if isinstance(mlp, nn.Sequential) else mlp  # wrapped by a tool
     gamma, beta = mlp(as_input_of(first, sentence)).chunk(2, 1)
     return gamma, beta

@@ -120,3 +120,8 @@ def _collate(batch: Sequence[TextFeatures], *, collate_fn_map: object = None) ->
 
 # DataLoader's default would stop at a field that is None.
 collate.default_collate_fn_map[TextFeatures] = _collate
+
+
+def empty_captions(padding_mask: Tensor) -> Tensor:
+    """(N,) bool: the captions that are nothing but padding, of a mask (N, T); they condition on nothing."""
+    return padding_mask.all(1)

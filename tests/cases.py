@@ -100,8 +100,8 @@ def close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
     torch.testing.assert_close(actual, expected.to(actual.dtype), **TOLERANCE[dtype])
 
 
-def check_ops(dtype: torch.dtype, path: str, device: str = "cpu") -> None:
-    """torch.library.opcheck on every operation of a path, with and without mask and given statistics."""
+def check_ops(dtype: torch.dtype, backend: str, device: str = "cpu") -> None:
+    """torch.library.opcheck on every operation of a backend, with and without mask and given statistics."""
 
     def made(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=dtype, device=device)
@@ -111,11 +111,11 @@ def check_ops(dtype: torch.dtype, path: str, device: str = "cpu") -> None:
     stats = torch.zeros(3, dtype=dtype, device=device), torch.ones(3, dtype=dtype, device=device)
     leaves = [t.clone().requires_grad_() for t in (x, *tables, *own)]
     for mask, given in ((padding, (None, None)), (None, stats)):
-        torch.library.opcheck(fused_word.word_norm, (*leaves, mask, *given, 1e-5, 0.7, "", path))
-    rest = (padding, *stats, 1e-5, 0.7, True, "", path)
-    torch.library.opcheck(fused_word.word_norm_backward, (x, x, *tables, *own, *rest))
+        torch.library.opcheck(fused_word.word_norm_op, (*leaves, mask, *given, 1e-5, 0.7, "", backend))
+    rest = (padding, *stats, 1e-5, 0.7, True, "", backend)
+    torch.library.opcheck(fused_word.word_norm_backward_op, (x, x, *tables, *own, *rest))
     pair = [made(2, 3), made(2, 3)]
     for given in ((None, None), stats):
         leaves = [t.clone().requires_grad_() for t in (x, *pair)]
-        torch.library.opcheck(fused_sentence.sentence_norm, (*leaves, *given, 1e-5, "", path))
-    torch.library.opcheck(fused_sentence.sentence_norm_backward, (x, x, *pair, *stats, 1e-5, True, "", path))
+        torch.library.opcheck(fused_sentence.sentence_norm_op, (*leaves, *given, 1e-5, "", backend))
+    torch.library.opcheck(fused_sentence.sentence_norm_backward_op, (x, x, *pair, *stats, 1e-5, True, "", backend))

@@ -29,10 +29,10 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module", params=["composed", "tiled"])
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(scope="module", params=["eager", "cpu"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test that uses this runs on each implementation; tiles are small enough to need several."""
-    with pytest.MonkeyPatch.context() as patch, ops.use(request.param):
+    with pytest.MonkeyPatch.context() as patch, ops.use_backend(request.param):
         patch.setattr(tiles, "VALUES", 60)
         yield request.param
 

@@ -24,10 +24,10 @@ POINTERS = {"x", "y", "dy", "dx"}
 FLOATS = {"eps", "factor", "scale", "share"}
 NATURALS = {
     "positions", "channels", "words", "length", "chunks", "samples", "parts",
-    "stride_n", "stride_p", "stride_c", "stride_own",
+    "stride_n", "stride_p", "stride_c", "stride_weight",
 }  # fmt: skip
 # What the launcher marks as a multiple of 16 at the shapes of generators; without it loads are scalar.
-SIXTEENS = {"positions", "channels", "length", "stride_n", "stride_p", "stride_c", "stride_own"}
+SIXTEENS = {"positions", "channels", "length", "stride_n", "stride_p", "stride_c", "stride_weight"}
 
 
 def usage(

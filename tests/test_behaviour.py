@@ -13,7 +13,7 @@ from torch import nn
 
 from scbn import SentenceSCBN, TextFeatures, VisualSemanticEmbedding, WordSCBN
 
-pytestmark = pytest.mark.usefixtures("path")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def fresh(cue: str, channels: int = 8, **kwargs) -> SentenceSCBN | WordSCBN:

@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from scbn import SiameseContrastiveLoss, TextFeatures, TreeGenerator
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("path")]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("backend")]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -16,8 +16,7 @@ import scbn
 from scbn import TextFeatures, TreeGenerator, functional, ops, reference
 from scbn.generator import stages
 from scbn.norm import _sync_group, batch_norm_state
-from scbn.ops import compiled as ops_compiled
-from scbn.ops import eager as composed
+from scbn.ops import eager
 from scbn.ops.cpu import sentence as tiled_sentence
 from scbn.retrofitting.binding import TextHolder, _holders
 
@@ -157,28 +156,26 @@ def test_activations_by_hand() -> None:
 
 
 IMPLEMENTATIONS = {
-    "composed": (composed, "sentence_modulate"),
-    "compiled": (ops_compiled, "sentence_modulate"),
+    "eager": (eager, "sentence_modulate"),
     "reference": (reference, "sentence_modulate"),
-    "tiled": (tiled_sentence, "forward"),
+    "cpu": (tiled_sentence, "forward"),
 }
 
 
-@pytest.mark.parametrize("path", IMPLEMENTATIONS)
-def test_a_path_runs_what_it_is_called_after(path: ops.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", IMPLEMENTATIONS)
+def test_a_path_runs_what_it_is_called_after(backend: ops.Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    uncompiled = composed.sentence_modulate  # compiling takes seconds, and is not in question
     for name, (module, function) in IMPLEMENTATIONS.items():
-        real = uncompiled if name == "compiled" else getattr(module, function)
+        real = getattr(module, function)
 
         def record(*args, name=name, real=real):
             ran.append(name)
             return real(*args)
 
         monkeypatch.setattr(module, function, record)
-    with ops.use(path):
+    with ops.use_backend(backend):
         scbn.SentenceSCBN(3, 4)(torch.randn(2, 3, 4), torch.randn(2, 4))
-    assert ran == [path]
+    assert ran == [backend]
 
 
 @pytest.mark.skipif(not ops.interpreted(), reason="without a GPU, Triton's kernels run interpreted or not at all")
@@ -190,6 +187,6 @@ def test_both_cues_take_the_triton_path(cue: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "forward", lambda *args: ran.append(cue) or real(*args))
     layer = scbn.SentenceSCBN(3, 4) if cue == "sentence" else scbn.WordSCBN(3, 4)
     text = torch.randn(2, 4) if cue == "sentence" else torch.randn(2, 5, 4)
-    with ops.use("triton"):
+    with ops.use_backend("triton"):
         layer(torch.randn(2, 3, 4), text)
     assert ran == [cue]

@@ -22,9 +22,11 @@ CASE = Case((5, 4, 3, 5), padded=True)
 SHARE = (slice(0, 2), slice(2, 5))  # not the same size: every value counts once, not every process
 
 
-def _worker(rank: int, folder: str, cue: str, momentum: float | None, path: ops.Path, dtype: torch.dtype) -> None:
+def _worker(
+    rank: int, folder: str, cue: str, momentum: float | None, backend: ops.Backend, dtype: torch.dtype
+) -> None:
     torch.set_num_threads(1)
-    ops.set_path(path)
+    ops.set_backend(backend)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     try:
         job = torch.load(Path(folder) / "job.pt", weights_only=True)
@@ -45,26 +47,26 @@ def _worker(rank: int, folder: str, cue: str, momentum: float | None, path: ops.
 
 
 @pytest.mark.parametrize(
-    ("cue", "momentum", "path"),
+    ("cue", "momentum", "backend"),
     [
-        *((cue, 0.1, path) for cue in CUES for path in ("composed", "tiled")),
-        ("word", None, "tiled"),
-        ("word", None, "composed"),
+        *((cue, 0.1, backend) for cue in CUES for backend in ("eager", "cpu")),
+        ("word", None, "cpu"),
+        ("word", None, "eager"),
         ("sentence", 0.1, "triton"),
         ("both", 0.1, "triton"),
     ],
 )
 def test_two_processes_equal_one_on_the_joint_batch(
-    cue: str, momentum: float | None, path: ops.Path, tmp_path: Path
+    cue: str, momentum: float | None, backend: ops.Backend, tmp_path: Path
 ) -> None:
-    if path == "triton" and not ops.interpreted():
+    if backend == "triton" and not ops.interpreted():
         pytest.skip("on a GPU this needs two of them")
-    dtype = torch.float32 if path == "triton" else torch.float64
+    dtype = torch.float32 if backend == "triton" else torch.float64
     layer = layer_of(cue, 4, dtype, momentum=momentum)
     x, text = inputs_of(CASE, dtype)
     x = x + 100  # far from zero, where sums of squares would cancel
     torch.save({"state": layer.state_dict(), "x": x, "text": tuple(text)}, tmp_path / "job.pt")
-    mp.start_processes(_worker, (str(tmp_path), cue, momentum, path, dtype), nprocs=2, start_method="spawn")
+    mp.start_processes(_worker, (str(tmp_path), cue, momentum, backend, dtype), nprocs=2, start_method="spawn")
 
     close = {"rtol": 1e-7, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
     single = copy.deepcopy(layer)
@@ -81,9 +83,11 @@ def test_two_processes_equal_one_on_the_joint_batch(
             torch.testing.assert_close(got["parameters"][name], parameter.grad, **close)
 
 
-def _uneven(rank: int, folder: str, cue: str, path: ops.Path, shares: list[list[int]], words: list[int]) -> None:
+def _uneven(
+    rank: int, folder: str, cue: str, backend: ops.Backend, shares: list[list[int]], words: list[int]
+) -> None:
     torch.set_num_threads(1)
-    ops.set_path(path)
+    ops.set_backend(backend)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
@@ -96,7 +100,7 @@ def _uneven(rank: int, folder: str, cue: str, path: ops.Path, shares: list[list[
         first, last = shares[rank]
         x = job["x"][first:last].clone().requires_grad_(first < last)  # an empty share comes from nowhere
         text = TextFeatures(*job["text"]).select(slice(first, last))
-        # Words of padding alone: for the result nothing, for the choice of a path everything.
+        # Words of padding alone: for the result nothing, for the choice of a backend everything.
         more = words[rank] - text.words.shape[1]
         text = text._replace(
             words=nn.functional.pad(text.words, (0, 0, 0, more)),
@@ -111,14 +115,14 @@ def _uneven(rank: int, folder: str, cue: str, path: ops.Path, shares: list[list[
 
 
 @pytest.mark.parametrize(
-    ("path", "shape", "shares", "words"),
+    ("backend", "shape", "shares", "words"),
     [
-        # With path "auto" 8 samples of this size are beyond the threshold of the fused path, and 7 are not.
+        # With backend "auto" 8 samples of this size are beyond the threshold of the fused backend, and 7 are not.
         ("auto", (15, 64, 16, 16), [[0, 8], [8, 15]], [4, 4]),
         ("auto", (8, 64, 16, 16), [[0, 8], [8, 8]], [4, 4]),
         ("auto", (8, 64, 16, 16), [[0, 0], [0, 8]], [4, 4]),
-        ("composed", (5, 4, 3, 5), [[0, 5], [5, 5]], [4, 4]),
-        ("tiled", (5, 4, 3, 5), [[0, 5], [5, 5]], [4, 4]),
+        ("eager", (5, 4, 3, 5), [[0, 5], [5, 5]], [4, 4]),
+        ("cpu", (5, 4, 3, 5), [[0, 5], [5, 5]], [4, 4]),
         ("reference", (5, 4, 3, 5), [[0, 5], [5, 5]], [4, 4]),
         ("triton", (5, 4, 3, 5), [[0, 2], [2, 5]], [126, 128]),
         ("triton", (5, 4, 3, 5), [[0, 5], [5, 5]], [4, 4]),
@@ -126,17 +130,22 @@ def _uneven(rank: int, folder: str, cue: str, path: ops.Path, shares: list[list[
 )
 @pytest.mark.parametrize("cue", ["sentence", "both"])
 def test_processes_with_uneven_or_empty_shares(
-    cue: str, path: ops.Path, shape: tuple[int, ...], shares: list[list[int]], words: list[int], tmp_path: Path
+    cue: str,
+    backend: ops.Backend,
+    shape: tuple[int, ...],
+    shares: list[list[int]],
+    words: list[int],
+    tmp_path: Path,
 ) -> None:
-    """No share decides for a path that makes other collective calls: that would wait for ever."""
-    if path == "triton" and not ops.interpreted():
+    """No share decides for a backend that makes other collective calls: that would wait for ever."""
+    if backend == "triton" and not ops.interpreted():
         pytest.skip("on a GPU this needs two of them")
     layer = layer_of(cue, shape[1], torch.float32)
     x, text = inputs_of(Case(shape, padded=True), torch.float32)
     torch.save({"state": layer.state_dict(), "x": x, "text": tuple(text)}, tmp_path / "job.pt")
-    mp.start_processes(_uneven, (str(tmp_path), cue, path, shares, words), nprocs=2, start_method="spawn")
+    mp.start_processes(_uneven, (str(tmp_path), cue, backend, shares, words), nprocs=2, start_method="spawn")
     single = copy.deepcopy(layer)
-    with ops.use("composed"):
+    with ops.use_backend("eager"):
         y = single(x.requires_grad_(), text)
     y.sin().sum().backward()
     for rank, (first, last) in enumerate(shares):
@@ -149,9 +158,9 @@ def test_processes_with_uneven_or_empty_shares(
             torch.testing.assert_close(got["buffers"][name], value, rtol=1e-4, atol=1e-5)
 
 
-def _nothing_left(rank: int, folder: str, path: ops.Path) -> None:
+def _nothing_left(rank: int, folder: str, backend: ops.Backend) -> None:
     torch.set_num_threads(1)
-    ops.set_path(path)
+    ops.set_backend(backend)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     layer = nn.SyncBatchNorm.convert_sync_batchnorm(nn.ModuleList([layer_of("both", 4, torch.float32)]))[0]
     x, text = inputs_of(Case((2, 4, 5, 5)), torch.float32)
@@ -164,10 +173,10 @@ def _nothing_left(rank: int, folder: str, path: ops.Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted where Linux lists them")
-@pytest.mark.parametrize("path", ["composed", "tiled"])
-def test_destroying_the_group_ends_gloos_threads(path: ops.Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_destroying_the_group_ends_gloos_threads(backend: ops.Backend, tmp_path: Path) -> None:
     """One that outlives the interpreter is ended by it: "terminate called without an active exception", status 134."""
-    mp.start_processes(_nothing_left, (str(tmp_path), path), nprocs=2, start_method="spawn")
+    mp.start_processes(_nothing_left, (str(tmp_path), backend), nprocs=2, start_method="spawn")
 
 
 def _tree() -> tuple[TreeGenerator, tuple[torch.Tensor, TextFeatures]]:

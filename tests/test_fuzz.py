@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 
 import pytest
 import torch
 from cases import CUES, SENTENCE_DIM, WORD_DIM, Case, close, inputs_of, layer_of, oracle
 from torch import nn
 
-import scbn
 from scbn import (
     SentenceSCBN,
     SiameseContrastiveLoss,
@@ -20,8 +18,7 @@ from scbn import (
     WordSCBN,
     ops,
 )
-from scbn.ops import compiled
-from scbn.ops import eager as composed
+from scbn.ops import eager
 from tests.fuzz.runner import one, run
 
 X, S, W = torch.randn(2, 8, 4, 4), torch.randn(2, SENTENCE_DIM), torch.randn(2, 3, WORD_DIM)
@@ -43,7 +40,7 @@ def test_a_call_is_drawn_from_its_seed_and_number_alone() -> None:
 
 def test_a_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        composed, "padding_logits", lambda padding, dtype: padding.new_zeros(padding.shape[0], dtype=dtype)
+        eager, "padding_logits", lambda padding, dtype: padding.new_zeros(padding.shape[0], dtype=dtype)
     )
     assert {found["outcome"] for found in run(range(100), 2019).findings} == {"different"}
 
@@ -147,13 +144,13 @@ def test_settings_no_norm_can_work_with_are_refused_when_it_is_made(options, mes
     assert SentenceSCBN(8, 5, momentum=None).bn.momentum is None
 
 
-@pytest.mark.parametrize("path", ["composed", "tiled", "reference"])
+@pytest.mark.parametrize("backend", ["eager", "cpu", "reference"])
 @pytest.mark.parametrize("cue", CUES)
-def test_a_float64_layer_takes_a_float32_map(cue: str, path: ops.Path) -> None:
+def test_a_float64_layer_takes_a_float32_map(cue: str, backend: ops.Backend) -> None:
     layer = layer_of(cue, 5)
     x, text = inputs_of(Case((3, 5, 4, 4), padded=True), torch.float32)
     exact = copy.deepcopy(layer)
-    with ops.use(path):
+    with ops.use_backend(backend):
         y = layer(x, text)
     assert y.dtype == torch.float32
     cues = TextFeatures(text.sentence.double(), text.words.double(), text.padding_mask)
@@ -161,16 +158,16 @@ def test_a_float64_layer_takes_a_float32_map(cue: str, path: ops.Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 4, 4), (2, 5, 0, 4)])
-@pytest.mark.parametrize("path", ["composed", "tiled", "reference"])
+@pytest.mark.parametrize("backend", ["eager", "cpu", "reference"])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("cue", CUES)
-def test_an_empty_batch_is_counted_and_teaches_nothing(cue: str, momentum, path: ops.Path, shape) -> None:
+def test_an_empty_batch_is_counted_and_teaches_nothing(cue: str, momentum, backend: ops.Backend, shape) -> None:
     layer = layer_of(cue, 5, momentum=momentum)
     bn = nn.BatchNorm2d(5, momentum=momentum).double()
     bn.load_state_dict(layer.bn.state_dict())
     x = torch.randn(shape, dtype=torch.float64)
     text = TextFeatures(*(t[: shape[0]] for t in inputs_of(Case((3, 5, 1, 1), padded=True))[1]))
-    with ops.use(path):
+    with ops.use_backend(backend):
         assert layer(x, text).shape == bn(x).shape
     for name, value in bn.state_dict().items():
         assert torch.equal(layer.bn.state_dict()[name], value), name
@@ -178,38 +175,15 @@ def test_an_empty_batch_is_counted_and_teaches_nothing(cue: str, momentum, path:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("path", ["composed", "tiled", "reference"])
-def test_an_empty_caption_hears_nothing_of_a_broken_position(path: ops.Path, value: float, layout) -> None:
+@pytest.mark.parametrize("backend", ["eager", "cpu", "reference"])
+def test_an_empty_caption_hears_nothing_of_a_broken_position(backend: ops.Backend, value: float, layout) -> None:
     """Its own channel is not finite, as batch normalisation leaves it; the other channels there are."""
     layer = layer_of("both", 5).eval()
     x, text = inputs_of(Case((3, 5, 4, 4), padded=True, layout=layout))
     x[-1, 2, 1, 1] = value
-    with ops.use(path):
+    with ops.use_backend(backend):
         y = layer(x, text)
     bn = layer.bn
     plain = nn.functional.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
     torch.testing.assert_close(y[-1], plain[-1], equal_nan=True)
     assert int((~y.isfinite()).sum()) == 1
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_compiled_path_takes_more_kinds_of_arguments_than_are_compiled(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, **options, backend="eager"))
-    monkeypatch.setattr(compiled, "_cache", {})
-    torch._dynamo.reset()
-    for rank, padded, cue in itertools.product((2, 3, 4), (True, False), ("word", "both")):
-        layer = layer_of(cue, 5)
-        x, text = inputs_of(Case((3, 5, 4, 2)[:rank], padded=padded))
-        with ops.use("compiled"), torch._dynamo.config.patch(recompile_limit=2):
-            y = layer(x, text)
-        close(y, oracle(layer, x, text), torch.float64)
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize("call", [scbn.norm_layers, scbn.unretrofit])
-def test_what_is_no_module_has_no_norms(call) -> None:
-    with pytest.raises(ValueError, match=r"must be an nn.Module, got int|int is not retrofitted"):
-        call(3)

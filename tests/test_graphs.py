@@ -32,7 +32,7 @@ close = torch.testing.assert_close
 
 @pytest.fixture
 def large() -> tuple[Tensor, TextFeatures]:
-    """Beyond the size from which a fused path is taken by itself."""
+    """Beyond the size from which a fused backend is taken by itself."""
     x, text = inputs_of(Case((3, 8, 80, 90), padded=True), torch.float32)
     assert x.numel() >= dispatch.WORTHWHILE
     return x, text
@@ -46,7 +46,7 @@ def test_forward_mode(cue: str, large: tuple[Tensor, TextFeatures]) -> None:
     def derivative(x: Tensor, tangent: Tensor) -> Tensor:
         return torch.func.jvp(lambda q: layer(q, text), (x,), (tangent,))[1]
 
-    with ops.use("composed"):
+    with ops.use_backend("eager"):
         want = derivative(x, tangent)
     assert want.abs().max() > 1
     close(derivative(x, tangent), want)
@@ -57,10 +57,10 @@ def test_forward_mode(cue: str, large: tuple[Tensor, TextFeatures]) -> None:
     close(compiled(x, tangent), want)
 
 
-@pytest.mark.parametrize("path", ["auto", "tiled", "triton"])
+@pytest.mark.parametrize("backend", ["auto", "cpu", "triton"])
 @pytest.mark.parametrize("cue", CUES)
-def test_compiled_transforms(cue: str, path: ops.Path, large: tuple[Tensor, TextFeatures]) -> None:
-    x, text = large[0][..., :9, :8].contiguous() if path == "triton" else large[0], large[1]
+def test_compiled_transforms(cue: str, backend: ops.Backend, large: tuple[Tensor, TextFeatures]) -> None:
+    x, text = large[0][..., :9, :8].contiguous() if backend == "triton" else large[0], large[1]
     layer = layer_of(cue, 8, torch.float32).eval()
 
     def gradient(x: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ def test_compiled_transforms(cue: str, path: ops.Path, large: tuple[Tensor, Text
         return torch.func.vmap(lambda q: layer(q[None], text.select(slice(1)))[0])(x)
 
     for function in (gradient, derivative, each):
-        with ops.use("composed"):
+        with ops.use_backend("eager"):
             want = function(x)
         torch._dynamo.reset()
-        with ops.use(path):
+        with ops.use_backend(backend):
             compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
             close(compiled(x), want, rtol=1e-4, atol=1e-4)
 
@@ -94,16 +94,16 @@ class Spread(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("path", ["auto", "tiled", "triton"])
+@pytest.mark.parametrize("backend", ["auto", "cpu", "triton"])
 @pytest.mark.parametrize("cue", CUES)
 def test_recorded_graphs_hold_pytorchs_own_operations(
-    cue: str, path: ops.Path, large: tuple[Tensor, TextFeatures]
+    cue: str, backend: ops.Backend, large: tuple[Tensor, TextFeatures]
 ) -> None:
-    x, text = large[0][..., :9, :8].contiguous() if path == "triton" else large[0], large[1]
+    x, text = large[0][..., :9, :8].contiguous() if backend == "triton" else large[0], large[1]
     layer = layer_of(cue, 8, torch.float32).eval()
     want = layer(x, text)
     spread = Spread(layer)
-    with ops.use(path):
+    with ops.use_backend(backend):
         traced = torch.jit.trace(spread, (x, *text))
         made = make_fx(layer)(x, text)
         exported = torch.export.export(layer, (x, text))

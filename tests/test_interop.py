@@ -154,11 +154,11 @@ def test_a_wrapped_batch_norm_says_what_to_wrap() -> None:
 # --- activation checkpointing ---
 
 
-@pytest.mark.parametrize("path", ["composed", "tiled", "triton"])
+@pytest.mark.parametrize("backend", ["eager", "cpu", "triton"])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("cue", CUES)
-def test_running_statistics_under_checkpointing(cue: str, momentum: float | None, path: ops.Path) -> None:
-    """scbn.checkpoint: once. torch's own: on every path alike, and at most twice, as nn.BatchNorm2d."""
+def test_running_statistics_under_checkpointing(cue: str, momentum: float | None, backend: ops.Backend) -> None:
+    """scbn.checkpoint: once. torch's own: on every backend alike, and at most twice, as nn.BatchNorm2d."""
     _, text = inputs_of(CASE, torch.float32)
     means = (0.0, 1.0, 2.0)
 
@@ -170,7 +170,7 @@ def test_running_statistics_under_checkpointing(cue: str, momentum: float | None
         for mean in means:
             x = torch.randn(CASE.shape)
             x = x - x.mean((0, 2, 3), keepdim=True) + mean
-            with ops.use(path):
+            with ops.use_backend(backend):
                 run(lambda x, l=layer, m=more: m(l(x, text)), x.requires_grad_()).square().sum().backward()
         return float(layer.bn.running_mean[0]), int(layer.bn.num_batches_tracked)
 
@@ -193,12 +193,12 @@ def test_running_statistics_under_checkpointing(cue: str, momentum: float | None
 
 def test_torchs_checkpointing_is_alike_on_every_path() -> None:
     counts = {}
-    for path in ("composed", "tiled", "triton", "reference"):
+    for backend in ("eager", "cpu", "triton", "reference"):
         for after in (False, True):
             layer = layer_of("both", 8, torch.float32)
             more = nn.Conv2d(8, 8, 1) if after else nn.Identity()
             x, text = inputs_of(CASE, torch.float32)
-            with ops.use(path):
+            with ops.use_backend(backend):
                 y = torch_checkpoint(
                     lambda x, l=layer, m=more, t=text: m(l(x, t)), x.requires_grad_(), use_reentrant=False
                 )
@@ -207,13 +207,13 @@ def test_torchs_checkpointing_is_alike_on_every_path() -> None:
     assert all(len(set(found)) == 1 for found in counts.values()), counts
 
 
-@pytest.mark.parametrize("path", ["composed", "tiled"])
-def test_a_checkpointed_region_is_run_again_as_often_as_asked(path: ops.Path) -> None:
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_a_checkpointed_region_is_run_again_as_often_as_asked(backend: ops.Backend) -> None:
     """For two losses, for a gradient penalty, and with arguments by name."""
     layer = layer_of("both", 8, torch.float64)
     x, text = inputs_of(CASE)
     x.requires_grad_()
-    with ops.use(path):
+    with ops.use_backend(backend):
         want = torch.autograd.grad(layer(x, text).sin().sum(), x)[0]
         y = scbn.checkpoint(layer, x, text=text)
         for _ in range(2):

@@ -83,9 +83,9 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("what", [*CUES, "vse", "tree"])
 def test_each_mode_changes_nothing(what: str, mode: str, threads: int) -> None:
     call = call_of(what)
-    with torch.no_grad(), ops.use("composed"):
+    with torch.no_grad(), ops.use_backend("eager"):
         want = call()
-    with ops.use("tiled"), MODES[mode]():
+    with ops.use_backend("cpu"), MODES[mode]():
         got = call()
     for a, b in zip(got, want, strict=True):
         assert a.device.type == "cpu"
@@ -99,7 +99,7 @@ def test_text_encoded_in_inference_mode_conditions_a_layer_in_training() -> None
     with torch.inference_mode():
         x, text = inputs_of(CASE, torch.float32)
     layer = layer_of("both", 8, torch.float32)
-    with ops.use("tiled"):
+    with ops.use_backend("cpu"):
         # Autograd keeps no inference tensor: a clone is what PyTorch itself asks for.
         y = layer(x.clone(), text.map(torch.Tensor.clone))
     y.sum().backward()
@@ -113,7 +113,7 @@ def test_a_call_leaves_no_trace_in_the_process() -> None:
     torch.set_num_threads(2)
     try:
         layer = layer_of("both", 16, torch.float32)
-        with ops.use("tiled"):
+        with ops.use_backend("cpu"):
             layer(x, text).sum().backward()
         thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         thread.start()
@@ -135,7 +135,7 @@ def test_calls_from_several_threads_at_once() -> None:
         for _ in range(5):
             got[i] = layer(*inputs[i])
 
-    with ops.use("tiled"):
+    with ops.use_backend("cpu"):
         workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
         for worker in workers:
             worker.start()
@@ -145,15 +145,15 @@ def test_calls_from_several_threads_at_once() -> None:
         torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("path", ["composed", "tiled"])
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
 @pytest.mark.parametrize("cue", CUES)
-def test_replicas_as_data_parallel_makes_them(cue: str, path: ops.Path) -> None:
+def test_replicas_as_data_parallel_makes_them(cue: str, backend: ops.Backend) -> None:
     """Their ``parameters()`` is empty by design: everything is read by attribute."""
     from helpers_replicas import replica
 
     layer = layer_of(cue, 8, torch.float32).eval()
     x, text = inputs_of(CASE, torch.float32)
-    with ops.use(path):
+    with ops.use_backend(backend):
         want = layer(x, text)
         copied = replica(layer)
         assert not list(copied.parameters())

@@ -12,11 +12,11 @@ import torch
 from cases import CUES, Case, check_ops, inputs_of, layer_of, oracle
 
 from scbn import TextFeatures, ops
-from scbn.ops import dispatch
-from scbn.ops import eager as composed
+from scbn.ops import dispatch, eager
 from scbn.ops import sentence as fused_sentence
 from scbn.ops import word as fused_word
 from scbn.ops.cpu import tiles
+from scbn.ops.values import Statistics, WordTables
 
 # Dynamo and float() warn about what these tests do on purpose.
 pytestmark = [
@@ -37,12 +37,12 @@ def arguments(n: int, c: int, p: int, t: int, padded: bool = True, of_samples: b
     return [x, keys, gamma, beta, *own, padding if padded else None]
 
 
-def tiled(*args, given=(None, None)):
-    return fused_word.word_norm(*args, *given, 1e-5, 0.7, "", "tiled")[0]
+def blocked(x, *tables, given=None):
+    return fused_word.word_norm(x, WordTables(*tables), given, eps=1e-5, scale=0.7, backend="cpu")[0]
 
 
-def plain(*args, given=(None, None)):
-    return composed.word_norm(*args, *given, 1e-5, 0.7)
+def plain(x, *tables, given=None):
+    return eager.word_norm(x, WordTables(*tables), given, eps=1e-5, scale=0.7)
 
 
 def gradients(f, args):
@@ -55,12 +55,12 @@ def gradients(f, args):
 @pytest.mark.parametrize("of_batch", [True, False])
 @pytest.mark.parametrize("words", [1, 18, 64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_tiled_equals_composed(shape: tuple[int, int, int], words: int, of_batch: bool, of_samples: bool) -> None:
+def test_blocked_equals_eager(shape: tuple[int, int, int], words: int, of_batch: bool, of_samples: bool) -> None:
     if of_batch and shape[0] * shape[2] == 1:
         pytest.skip("a single value per channel has no batch statistics")
     args = arguments(*shape, words, of_samples=of_samples)
-    given = (None, None) if of_batch else (torch.randn(shape[1]).double(), torch.rand(shape[1]).double() + 0.5)
-    y, grads = gradients(functools.partial(tiled, given=given), args)
+    given = None if of_batch else Statistics(torch.randn(shape[1]).double(), torch.rand(shape[1]).double() + 0.5)
+    y, grads = gradients(functools.partial(blocked, given=given), args)
     want, want_grads = gradients(functools.partial(plain, given=given), args)
     torch.testing.assert_close(y, want, rtol=1e-9, atol=1e-9)
     for got, expected in zip(grads, want_grads, strict=True):
@@ -69,14 +69,14 @@ def test_tiled_equals_composed(shape: tuple[int, int, int], words: int, of_batch
 
 @pytest.mark.parametrize("of_batch", [True, False])
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
-def test_tiled_sentence_equals_composed(shape: tuple[int, int, int], of_batch: bool) -> None:
+def test_blocked_sentence_equals_eager(shape: tuple[int, int, int], of_batch: bool) -> None:
     n, c, _ = shape
     leaves = [torch.randn(shape).double() * 2 + 1, torch.randn(n, c).double(), torch.randn(n, c).double()]
-    given = (None, None) if of_batch else (torch.randn(c).double(), torch.rand(c).double() + 0.5)
+    given = None if of_batch else Statistics(torch.randn(c).double(), torch.rand(c).double() + 0.5)
     results = []
-    for norm in (lambda *a: fused_sentence.sentence_norm(*a, "", "tiled")[0], composed.sentence_norm):
+    for norm in (lambda *a, **o: fused_sentence.sentence_norm(*a, **o, backend="cpu")[0], eager.sentence_norm):
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
-        y = norm(*inputs, *given, 1e-5)
+        y = norm(*inputs, given, eps=1e-5)
         weight = torch.linspace(-1, 1, y.numel()).double().view_as(y)
         results.append([y, *torch.autograd.grad((y * weight).sum(), inputs)])
     for got, want in zip(*results, strict=True):
@@ -89,7 +89,7 @@ def test_gradients_stay_as_precise_as_autograds_far_from_zero() -> None:
     single = [a.float() if a is not None and a.is_floating_point() else a for a in args]
     _, want = gradients(plain, args)
     _, usual = gradients(plain, single)
-    _, got = gradients(tiled, single)
+    _, got = gradients(blocked, single)
     for a, b, exact in zip(got, usual, want, strict=True):
         scale = exact.abs().max()
         assert (a - exact).abs().max() / scale < 3 * (b - exact).abs().max() / scale + 1e-6
@@ -101,7 +101,7 @@ def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "VALUES", 7 * 16)
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN
     try:
-        y, grads = gradients(tiled, args)
+        y, grads = gradients(blocked, args)
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(t.isfinite().all() for t in (y, *grads))
@@ -114,7 +114,7 @@ def test_samples_shared_between_threads(threads: int) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        y, grads = gradients(tiled, args)
+        y, grads = gradients(blocked, args)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -129,11 +129,11 @@ def test_a_forked_process_with_one_thread_as_data_loaders_have() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        tiled(*args)
+        blocked(*args)
         child = os.fork()
         if child == 0:
             torch.set_num_threads(1)  # GNU's OpenMP has lost its threads; PyTorch's own operations would hang too
-            tiled(*args)
+            blocked(*args)
             os._exit(17)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
     finally:
@@ -154,7 +154,7 @@ def test_opcheck_on_every_registered_operation(monkeypatch: pytest.MonkeyPatch) 
         return opcheck(op, *args)
 
     monkeypatch.setattr(torch.library, "opcheck", record)
-    check_ops(torch.float64, "tiled")
+    check_ops(torch.float64, "cpu")
     # In exported and saved programs they are called by these names.
     kinds = ("word_norm", "word_norm_backward", "sentence_norm", "sentence_norm_backward")
     assert registered == {f"scbn::{kind}" for kind in kinds}
@@ -174,7 +174,7 @@ def test_keeps_little_for_the_backward(cue: str, compiled: bool) -> None:
         seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
-    with ops.use("tiled"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with ops.use_backend("cpu"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         run(x, text)
     own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
     kept = sum(size for pointer, size in seen.items() if pointer not in own)
@@ -183,11 +183,11 @@ def test_keeps_little_for_the_backward(cue: str, compiled: bool) -> None:
 
 def test_the_switch() -> None:
     small, large = torch.zeros(1, 2, 4), torch.zeros(1, 2, dispatch.WORTHWHILE)
-    assert ops.get_path() == "auto"
-    assert ops.choose(small) == "composed"
-    assert ops.choose(large) == "tiled"
-    with ops.use("tiled"):
-        assert ops.choose(small) == "tiled"
+    assert ops.get_backend() == "auto"
+    assert ops.choose(small) == "eager"
+    assert ops.choose(large) == "cpu"
+    with ops.use_backend("cpu"):
+        assert ops.choose(small) == "cpu"
         for other in (
             small.half(),
             small.to("meta"),
@@ -195,26 +195,26 @@ def test_the_switch() -> None:
             torch.zeros(0, 2, 3),
             small.expand(3, 2, 4),
         ):
-            assert ops.choose(other) == "composed"
-    for path in ("composed", "compiled", "reference"):
-        with ops.use(path):
-            assert ops.choose(large) == path
-    assert ops.get_path() == "auto"
-    with pytest.raises(ValueError, match=r"path must be one of \('auto', 'reference', .*\), got 'fast'"):
-        ops.set_path("fast")
+            assert ops.choose(other) == "eager"
+    for backend in ("eager", "reference"):
+        with ops.use_backend(backend):
+            assert ops.choose(large) == backend
+    assert ops.get_backend() == "auto"
+    with pytest.raises(ValueError, match=r"backend must be one of \('auto', 'reference', .*\), got 'fast'"):
+        ops.set_backend("fast")
 
 
 @pytest.mark.filterwarnings(
     "ignore:.torch.jit.script_method:DeprecationWarning"
 )  # inductor's own, up to torch 2.13
 @pytest.mark.parametrize("cue", CUES)
-@pytest.mark.parametrize("path", ["reference", "compiled"])
-def test_paths_that_only_say_how(path: ops.Path, cue: str) -> None:
+@pytest.mark.parametrize("backend", ["reference"])
+def test_paths_that_only_say_how(backend: ops.Backend, cue: str) -> None:
     torch._dynamo.reset()
     layer = layer_of(cue, 5)
     x, text = inputs_of(Case((3, 5, 4, 4), padded=True))
     leaf = x.clone().requires_grad_()
-    with ops.use(path):
+    with ops.use_backend(backend):
         y = layer(leaf, text)
     y.sin().sum().backward()
     other = x.clone().requires_grad_()
@@ -224,12 +224,12 @@ def test_paths_that_only_say_how(path: ops.Path, cue: str) -> None:
     torch.testing.assert_close(leaf.grad, other.grad)
 
 
-@pytest.mark.parametrize("path", ["composed", "tiled"])
-def test_vmap_and_functional_gradients(path: ops.Path) -> None:
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_vmap_and_functional_gradients(backend: ops.Backend) -> None:
     layer = layer_of("word", 3).eval()
     xs = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64)
     words = torch.randn(4, 2, 6, dtype=torch.float64)
-    with ops.use(path):
+    with ops.use_backend(backend):
         got = torch.vmap(lambda x: layer(x, words))(xs)
         torch.testing.assert_close(got, torch.stack([layer(x, words) for x in xs]))
         grad = torch.func.grad(lambda x: layer(x, words).square().sum())(xs[0])
@@ -238,16 +238,16 @@ def test_vmap_and_functional_gradients(path: ops.Path) -> None:
         torch.testing.assert_close(grad, x.grad)
 
 
-def test_auto_gives_what_composed_gives() -> None:
+def test_auto_gives_what_eager_gives() -> None:
     layer = layer_of("both", 8, torch.float32)
     x, text = inputs_of(Case((3, 8, 80, 80), words=7, padded=True), torch.float32)
-    assert ops.choose(x) == "tiled"
+    assert ops.choose(x) == "cpu"
     results = []
-    for path in ("auto", "composed"):
+    for backend in ("auto", "eager"):
         leaf = x.clone().requires_grad_()
         words = text.words.clone().requires_grad_()
         layer.zero_grad()
-        with ops.use(path):
+        with ops.use_backend(backend):
             y = layer(leaf, TextFeatures(text.sentence, words, text.padding_mask))
         y.square().sum().backward()
         results.append([y, leaf.grad, words.grad, *(p.grad.clone() for p in layer.parameters())])
@@ -255,16 +255,16 @@ def test_auto_gives_what_composed_gives() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max().clamp(min=1)))
 
 
-@pytest.mark.parametrize("path", ["composed", "tiled", "triton"])
+@pytest.mark.parametrize("backend", ["eager", "cpu", "triton"])
 @pytest.mark.parametrize("cue", ["word", "both", "sentence"])
-def test_a_differentiable_gradient_is_the_gradient(cue: str, path: ops.Path) -> None:
+def test_a_differentiable_gradient_is_the_gradient(cue: str, backend: ops.Backend) -> None:
     """The tables are functions of the keys: a graph through both must not count that way twice."""
-    dtype = torch.float32 if path == "triton" else torch.float64
+    dtype = torch.float32 if backend == "triton" else torch.float64
     layer = layer_of(cue, 5, dtype)
     x, text = inputs_of(Case((3, 5, 4, 4), padded=True), dtype)
     leaves = [t.clone().requires_grad_() for t in (x, text.sentence, text.words)]
     results = []
-    with ops.use(path):
+    with ops.use_backend(backend):
         for create in (False, True):
             y = layer(leaves[0], TextFeatures(leaves[1], leaves[2], text.padding_mask)).sin().sum()
             wanted = [*leaves, *layer.parameters()]

@@ -10,7 +10,7 @@ from cases import CASES, CUES, TOLERANCE, WORD_DIM, Case, close, inputs_of, laye
 
 from scbn import TextFeatures, VisualSemanticEmbedding, reference
 
-pytestmark = pytest.mark.usefixtures("path")
+pytestmark = pytest.mark.usefixtures("backend")
 
 CASES_IDS = [str(case) for case in CASES]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scbn import TextFeatures
 
-pytestmark = pytest.mark.usefixtures("path")
+pytestmark = pytest.mark.usefixtures("backend")
 
 shapes = st.tuples(
     st.integers(2, 4), st.integers(1, 9), st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)

@@ -14,10 +14,11 @@ pytest.importorskip("triton", reason="triton is not installed")
 from torch._subclasses import FakeTensorMode
 
 from scbn import TextFeatures, WordSCBN, ops
-from scbn.ops import eager as composed
+from scbn.ops import eager
 from scbn.ops import sentence as fused_sentence
 from scbn.ops import word as fused_word
 from scbn.ops.triton import launch as triton_launch
+from scbn.ops.values import Statistics, WordTables
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RELATIVE = {torch.float32: 3e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def _path():
-    with ops.use("triton"):
+    with ops.use_backend("triton"):
         yield
 
 
@@ -86,7 +87,7 @@ SHAPES = [
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("of_batch", [True, False])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kernels_equal_composed_in_double(shape: tuple[int, ...], of_batch: bool, layout: str) -> None:
+def test_kernels_equal_eager_in_double(shape: tuple[int, ...], of_batch: bool, layout: str) -> None:
     n, c, p, t = shape
     if DEVICE == "cpu" and p > 5000 and (layout, of_batch) != ("contiguous", True):
         pytest.skip("interpreted, once is enough for a large map")
@@ -96,32 +97,44 @@ def test_kernels_equal_composed_in_double(shape: tuple[int, ...], of_batch: bool
     padding = torch.rand(n, t) < 0.4
     padding[0, 0] = False
     padding[2:] = True
-    given = (None, None) if of_batch else (torch.randn(c), torch.rand(c) + 0.5)
+    given = None if of_batch else Statistics(torch.randn(c), torch.rand(c) + 0.5)
     weight = torch.randn(n, c, p)
 
     def gradients(f, dtype, device):
         leaves = [a.to(device, dtype).requires_grad_() for a in (x, *tables, *own)]
         if layout == "channels_last":
             leaves[0] = leaves[0].detach().mT.contiguous().mT.requires_grad_()
-        stats = [None if s is None else s.to(device, dtype) for s in given]
-        y = f(*leaves, padding.to(device), *stats)
+        stats = None if given is None else Statistics(*(s.to(device, dtype) for s in given[:2]))
+        y = f(leaves[0], *leaves[1:], given=stats)
         return [y, *torch.autograd.grad((y * weight.to(device, dtype)).sum(), leaves)]
 
-    want = gradients(lambda *a: composed.word_norm(*a, 1e-5, 0.7), torch.float64, "cpu")
-    got = gradients(lambda *a: fused_word.word_norm(*a, 1e-5, 0.7, "", "triton")[0], torch.float32, DEVICE)
+    def word(norm, **options):
+        def call(x, *tables, given):
+            y = norm(x, WordTables(*tables, padding.to(x.device)), given, eps=1e-5, scale=0.7, **options)
+            return y[0] if options else y
+
+        return call
+
+    def sentence(norm, **options):
+        def call(x, gamma, beta, given):
+            y = norm(x, gamma, beta, given, eps=1e-5, **options)
+            return y[0] if options else y
+
+        return call
+
+    want = gradients(word(eager.word_norm), torch.float64, "cpu")
+    got = gradients(word(fused_word.word_norm, backend="triton"), torch.float32, DEVICE)
     close(got, [w.detach() for w in want], torch.float32)
     pair = [own[0].expand(n, c), own[1].expand(n, c)]
     tables, own = [], pair
-    want = gradients(lambda *a: composed.sentence_norm(*a[:3], *a[4:], 1e-5), torch.float64, "cpu")
-    got = gradients(
-        lambda *a: fused_sentence.sentence_norm(*a[:3], *a[4:], 1e-5, "", "triton")[0], torch.float32, DEVICE
-    )
+    want = gradients(sentence(eager.sentence_norm), torch.float64, "cpu")
+    got = gradients(sentence(fused_sentence.sentence_norm, backend="triton"), torch.float32, DEVICE)
     close(got, [w.detach() for w in want], torch.float32)
 
 
 def test_precise_where_the_mean_is_large() -> None:
     x = torch.randn(3, 8, 40, 40, dtype=torch.float64) + 1000
-    mean, var = triton_launch.statistics(x.float().flatten(2).to(DEVICE))
+    mean, var, *_ = triton_launch.statistics(x.float().flatten(2).to(DEVICE))
     torch.testing.assert_close(mean.cpu().double(), x.float().double().mean((0, 2, 3)), rtol=1e-6, atol=0)
     torch.testing.assert_close(
         var.cpu().double(), x.float().double().var((0, 2, 3), correction=0), rtol=1e-4, atol=0
@@ -199,9 +212,9 @@ def test_second_derivatives_fall_back() -> None:
     x, text = inputs_of(Case((2, 4, 3, 3), padded=True), torch.float32)
     text = TextFeatures(None, text.words.to(DEVICE), text.padding_mask.to(DEVICE))
     results = []
-    for path in ("triton", "composed"):
+    for backend in ("triton", "eager"):
         leaf = x.to(DEVICE, copy=True).requires_grad_()
-        with ops.use(path):
+        with ops.use_backend(backend):
             (grad,) = torch.autograd.grad(layer(leaf, text).sin().sum(), leaf, create_graph=True)
             results.append(torch.autograd.grad(grad.square().sum(), leaf)[0])
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
@@ -244,18 +257,18 @@ def test_what_it_does_not_take() -> None:
     assert ops.choose(x, 127) == "triton"
     many = torch.zeros(65_536, 1, 2, device=DEVICE)
     for other, words in ((x, 128), (x.double(), 1), (x[:0], 1), (x.flatten(1), 1), (x.to("meta"), 1), (many, 1)):
-        assert ops.choose(other, words) == "composed"
+        assert ops.choose(other, words) == "eager"
 
 
-@pytest.mark.parametrize(("major", "path"), [(7, "composed"), (8, "triton"), (9, "triton")])
+@pytest.mark.parametrize(("major", "backend"), [(7, "eager"), (8, "triton"), (9, "triton")])
 def test_a_gpu_that_is_new_enough_takes_it_by_itself(
-    major: int, path: str, monkeypatch: pytest.MonkeyPatch
+    major: int, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=major))
-    with FakeTensorMode(), ops.use("auto"):
+    with FakeTensorMode(), ops.use_backend("auto"):
         x = torch.empty_strided((2, 3, 4, 4), (48, 16, 4, 1), device="cuda")
-        assert ops.choose(x) == path
-        assert ops.choose(x.double()) == "composed"
-    with FakeTensorMode(), ops.use("composed"):
-        assert ops.choose(torch.empty_strided((2, 3, 4, 4), (48, 16, 4, 1), device="cuda")) == "composed"
+        assert ops.choose(x) == backend
+        assert ops.choose(x.double()) == "eager"
+    with FakeTensorMode(), ops.use_backend("eager"):
+        assert ops.choose(torch.empty_strided((2, 3, 4, 4), (48, 16, 4, 1), device="cuda")) == "eager"

@@ -21,7 +21,7 @@ from scbn.generator.stages import (
     per_stage,
     takes_text,
 )
-from scbn.text import TextFeatures, known_to_torch
+from scbn.text import TextFeatures, empty_captions, known_to_torch
 from scbn.word import WordSCBN
 
 
@@ -148,7 +148,7 @@ class TreeGenerator(nn.Module):
         for word_dim in self._word_dims:  # before any layer runs, so that an error changes no statistics
             checks.word_cue(text, noise, word_dim, "noise")
         if mask is not None:
-            sentence = sentence.masked_fill(mask.all(1, keepdim=True), 0)
+            sentence = sentence.masked_fill(empty_captions(mask)[:, None], 0)
         if condition_noise is not None and not isinstance(condition_noise, Tensor):
             raise ValueError(f"condition_noise must be a tensor, got {type(condition_noise).__name__}")
         if condition_noise is not None and condition_noise.shape != (len(noise), self.augment.condition_dim):

@@ -12,75 +12,73 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-Path = Literal["auto", "reference", "composed", "compiled", "tiled", "triton"]
+Backend = Literal["auto", "reference", "eager", "cpu", "triton"]
 
 # Below this many values the overhead of a tile's operations outweighs the memory they save.
 WORTHWHILE = 1 << 17
 # One more than the words, and a power of two: the kernels keep a region's logits in registers.
 WORD_SLOTS = 128
 
-_path: Path = "auto"
+_backend: Backend = "auto"
 _TRITON = importlib.util.find_spec("triton") is not None
 # Torch 2.11 takes is_exporting for true in whatever Dynamo traces.
 _DYNAMO_TELLS_EXPORT = tuple(int(part) for part in torch.__version__.split(".")[:2]) > (2, 11)
 
 
-def get_path() -> Path:
-    """The path in force."""
-    return _path
+def get_backend() -> Backend:
+    """The backend in force."""
+    return _backend
 
 
-def set_path(path: Path) -> None:
+def set_backend(backend: Backend) -> None:
     """Choose the implementation for the whole process: ``"auto"`` or one of the table above.
 
     Raises:
         ValueError: another name.
     """
-    global _path
-    if path not in get_args(Path):
-        raise ValueError(f"path must be one of {get_args(Path)}, got {path!r}")
-    _path = path
+    global _backend
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {get_args(Backend)}, got {backend!r}")
+    _backend = backend
 
 
 @contextlib.contextmanager
-def use(path: Path) -> Iterator[None]:
-    """Choose the implementation within a ``with`` block; see :func:`set_path`: for the process, so not in several threads."""
-    before = get_path()
-    set_path(path)
+def use_backend(backend: Backend) -> Iterator[None]:
+    """Choose the implementation within a ``with`` block; see :func:`set_backend`: for the process, so not in several threads."""
+    before = get_backend()
+    set_backend(backend)
     try:
         yield
     finally:
-        set_path(before)
+        set_backend(before)
 
 
-def choose(x: Tensor, words: int = 1, shared: bool = False) -> Path:
-    """The path that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``.
+def choose(x: Tensor, words: int = 1, shared: bool = False) -> Backend:
+    """The backend that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``.
 
     ``shared``: statistics are those of a group of processes, which all have to make the same collective calls. Then
-    nothing that one process alone sees (sizes, layout, the number of words, what its GPU is) may decide between paths
+    nothing that one process alone sees (sizes, layout, the number of words, what its GPU is) may decide between backends
     whose calls differ: the fused ones, whose calls do not, take every size.
     """
-    if _path == "reference" and x.numel() > 0:
+    if _backend == "reference" and x.numel() > 0:
         return "reference"
     fused = x.dim() >= 3 and (x.numel() > 0 or shared) and not recorded()
-    if fused and _path in ("auto", "triton") and _has_triton(x):
+    if fused and _backend in ("auto", "triton") and _has_triton(x):
         if _fits_triton(x, words):
             return "triton"
         if shared:
-            return "tiled"
-    if fused and _path in ("auto", "tiled") and _runs_tiled(x) and (shared or _gains_tiled(x)):
-        return "tiled"
-    if _path == "compiled" and not torch.compiler.is_compiling() and not recorded():
-        return "compiled"
-    return "composed"
+            return "cpu"
+    if fused and _backend in ("auto", "cpu") and _runs_cpu(x) and (shared or _gains_cpu(x)):
+        return "cpu"
+    return "eager"
 
 
-def _runs_tiled(x: Tensor) -> bool:
+def _runs_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def _gains_tiled(x: Tensor) -> bool:
-    return x.is_contiguous() and (_path == "tiled" or x.numel() >= WORTHWHILE)
+def _gains_cpu(x: Tensor) -> bool:
+    return x.is_contiguous() and (_backend == "cpu" or x.numel() >= WORTHWHILE)
 
 
 def _has_triton(x: Tensor) -> bool:
@@ -88,7 +86,7 @@ def _has_triton(x: Tensor) -> bool:
         return False
     if x.device.type == "cuda":
         return torch.version.cuda is not None
-    return x.device.type == "cpu" and _path == "triton" and interpreted()
+    return x.device.type == "cpu" and _backend == "triton" and interpreted()
 
 
 def _fits_triton(x: Tensor, words: int) -> bool:

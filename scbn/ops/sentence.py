@@ -7,7 +7,7 @@ Scale and shift are one number for each sample and channel, so they go into the 
 
 from __future__ import annotations
 
-from types import ModuleType
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +15,36 @@ from torch import Tensor
 
 from scbn.ops import eager, sync
 from scbn.ops.cpu import sentence as cpu
+from scbn.ops.values import SentenceBackend, Statistics
+
+
+def sentence_norm(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    given: Statistics | None,
+    *,
+    eps: float,
+    group: str = "",
+    backend: str,
+) -> tuple[Tensor, Statistics]:
+    """y = xhat gamma + beta.
+
+    Args:
+        x: (N, C, P), contiguous or with channels innermost.
+        gamma, beta: (N, C), the norm's own weight and bias within them.
+        given, eps, group, backend: as :func:`scbn.ops.word.word_norm`.
+
+    Returns:
+        As there.
+    """
+    mean, var = (None, None) if given is None else given[:2]
+    y, mean, var, count = sentence_norm_op(x, gamma, beta, mean, var, eps, group, backend)
+    return y, Statistics(mean, var, count if group else x.numel() // x.shape[1])
 
 
 @torch.library.custom_op("scbn::sentence_norm", mutates_args=())
-def sentence_norm(
+def sentence_norm_op(
     x: Tensor,
     gamma: Tensor,
     beta: Tensor,
@@ -26,38 +52,21 @@ def sentence_norm(
     var: Tensor | None,
     eps: float,
     group: str,
-    path: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y = xhat gamma + beta.
-
-    Args:
-        x: (N, C, P), contiguous or with channels innermost.
-        gamma, beta: (N, C), the norm's own scale and shift within them.
-        mean, var, eps, group, path: as :func:`scbn.ops.word.word_norm`.
-
-    Returns:
-        As there.
-    """
-    run: Any = implementation(path)
-    counted = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))
-    if mean is None or var is None:
-        used, spread = run.statistics(x)
-        if group:
-            used, spread, counted = sync.joint_statistics(used, spread, x.shape[0] * x.shape[2], group)
-    else:
-        used, spread = mean.clone(), var.clone()
-    return run.forward(x, gamma, beta, used, spread, eps), used, spread, counted
+    """:func:`sentence_norm` with tensors for arguments and results, the count (1,), or (0,) without a group."""
+    run = implementation(backend)
+    stats = sync.used_statistics(run.statistics, x, mean, var, group)
+    return run.forward(x, gamma, beta, stats, eps), *sync.as_outputs(stats)
 
 
-@sentence_norm.register_fake
-def _(x, gamma, beta, mean, var, eps, group, path):
-    channels = x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-    counted = channels.new_empty(1 if group and mean is None else 0)
-    return torch.empty_like(x), channels, torch.empty_like(channels), counted
+@sentence_norm_op.register_fake
+def _(x, gamma, beta, mean, var, eps, group, backend):
+    return torch.empty_like(x), *sync.fake_outputs(x, mean, group)
 
 
 @torch.library.custom_op("scbn::sentence_norm_backward", mutates_args=())
-def sentence_norm_backward(
+def sentence_norm_backward_op(
     dy: Tensor,
     x: Tensor,
     gamma: Tensor,
@@ -67,29 +76,27 @@ def sentence_norm_backward(
     eps: float,
     of_batch: bool,
     group: str,
-    path: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, gamma and beta; ``of_batch``: mean and variance are the batch's own."""
     if dy.stride() != x.stride():
         dy = torch.empty_like(x).copy_(dy)
-
-    def joint(means: Tensor) -> Tensor:
-        return sync.joint_mean(means, x.shape[0] * x.shape[2], group) if group else means
-
-    grads = implementation(path).backward(dy, x, gamma, mean, var, eps, joint if of_batch else None)
-    return tuple(g.to(t.dtype) for g, t in zip(grads, (x, gamma, beta), strict=True))
+    joint = sync.joint_of(x, group) if of_batch else None
+    grads = implementation(backend).backward(dy, x, gamma, Statistics(mean, var), eps, joint)
+    dx, dgamma, dbeta = (g.to(t.dtype) for g, t in zip(grads, (x, gamma, beta), strict=True))
+    return dx, dgamma, dbeta
 
 
-@sentence_norm_backward.register_fake
-def _(dy, x, gamma, beta, mean, var, eps, of_batch, group, path):
+@sentence_norm_backward_op.register_fake
+def _(dy, x, gamma, beta, mean, var, eps, of_batch, group, backend):
     return torch.empty_like(x), *(
         torch.empty_like(t, memory_format=torch.contiguous_format) for t in (gamma, beta)
     )
 
 
-def implementation(path: str) -> ModuleType:
+def implementation(backend: str) -> SentenceBackend:
     """The module that computes; Triton is imported when it is first asked for."""
-    if path == "tiled":
+    if backend == "cpu":
         return cpu
     from scbn.ops.triton import sentence as triton
 
@@ -97,26 +104,27 @@ def implementation(path: str) -> ModuleType:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, gamma, beta, mean, _, eps, group, path = inputs
-    _, used_mean, used_var, counted = output
-    ctx.mark_non_differentiable(used_mean, used_var, counted)
+    *tensors, mean, _, ctx.eps, ctx.group, ctx.backend = inputs
+    ctx.of_batch = mean is None
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # three launches that fill zeros nobody reads
-    ctx.save_for_backward(x, gamma, beta, used_mean, used_var)
-    ctx.eps, ctx.of_batch, ctx.group, ctx.path = eps, mean is None, group, path
+    ctx.save_for_backward(*tensors, *output[1:3])
 
 
 def _backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    inputs = len(ctx.needs_input_grad)
     if dy is None:
-        return (None,) * 8
+        return (None,) * inputs
     *tensors, mean, var = ctx.saved_tensors
     if torch.is_grad_enabled():
         # Someone differentiates the gradient: by operations that autograd knows.
-        given = (None, None) if ctx.of_batch else (mean, var)
-        rest = (*given, ctx.eps, ctx.group)
-        grads = eager.differentiable_gradients(eager.sentence_norm, tuple(tensors), rest, dy)
+        given = None if ctx.of_batch else Statistics(mean, var)
+        norm = partial(eager.sentence_norm, given=given, eps=ctx.eps, group=ctx.group)
+        grads = eager.differentiable_gradients(norm, tuple(tensors), dy)
     else:
-        grads = sentence_norm_backward(dy, *tensors, mean, var, ctx.eps, ctx.of_batch, ctx.group, ctx.path)
-    return *grads, *(None,) * 5
+        settings = ctx.eps, ctx.of_batch, ctx.group, ctx.backend
+        grads = sentence_norm_backward_op(dy, *tensors, mean, var, *settings)
+    return *grads, *(None,) * (inputs - len(grads))
 
 
-sentence_norm.register_autograd(_backward, setup_context=_setup)
+sentence_norm_op.register_autograd(_backward, setup_context=_setup)

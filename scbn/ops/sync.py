@@ -9,11 +9,14 @@ like. So nothing here, nor what calls it, may depend on a local size: a process 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from scbn.ops.values import Joint, Statistics
 
 if dist.is_available() and not dist.is_initialized():
     # Its functions have the default group of the moment of their import as an argument's default, and torch imports it
@@ -39,13 +42,10 @@ class _AllReduceSum(torch.autograd.Function):
 
 def normalize(
     x: Tensor, eps: float, group: dist.ProcessGroup, learning: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``x`` (N, C, *spatial) normalised by the joint batch of all processes of ``group``.
+) -> tuple[Tensor, Statistics]:
+    """``x`` (N, C, *spatial) normalised by the joint batch of all processes of ``group``, and its statistics.
 
     ``learning``: there will be a backward pass, in which this process takes part even if its own ``x`` needs no gradient.
-
-    Returns:
-        xhat; mean and biased variance (C,) of the joint batch, and its values per channel (1,).
     """
     axes = [axis for axis in range(x.dim()) if axis != 1]
     local = x.new_full((1,), x.numel() / x.shape[1])
@@ -62,29 +62,59 @@ def normalize(
     assert isinstance(squares, Tensor)
     var = squares / count.clamp(min=1)
     xhat = centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
-    return xhat, mean.detach(), var.detach(), count
+    return xhat, Statistics(mean.detach(), var.detach(), count)
 
 
-def joint_statistics(mean: Tensor, var: Tensor, count: int, group: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,) of the joint batch, and its values per channel (1,), from each process's own.
+def used_statistics(
+    of_batch: Callable[[Tensor], Statistics], x: Tensor, mean: Tensor | None, var: Tensor | None, group: str
+) -> Statistics:
+    """What x (N, C, P) is normalised with: the given statistics, or those of the batch, of all processes of a group."""
+    if mean is not None and var is not None:
+        return Statistics(mean.clone(), var.clone())
+    stats = of_batch(x)
+    return joint_statistics(stats, x.shape[0] * x.shape[2], group) if group else stats
+
+
+def as_outputs(stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+    """Statistics as a custom operation returns them; their count (1,), or (0,) where no processes share them."""
+    count = stats.count if isinstance(stats.count, Tensor) else stats.mean.new_empty(0)
+    return stats.mean, stats.var, count
+
+
+def fake_outputs(x: Tensor, mean: Tensor | None, group: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Tensors like :func:`as_outputs` for the compiler."""
+    channels = x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+    return channels, torch.empty_like(channels), channels.new_empty(1 if group and mean is None else 0)
+
+
+def joint_statistics(local: Statistics, count: int, group: str) -> Statistics:
+    """Of the joint batch, from each process's own ``count`` values a channel.
 
     One collective, and no sums of squares, which cancel where the mean is large.
     """
-    local = torch.cat((mean, var, mean.new_full((1,), count)))
-    members = [torch.empty_like(local) for _ in range(dist.get_world_size(group_named(group)))]
-    dist.all_gather(members, local, group=group_named(group))
-    means, variances, counts = torch.stack(members).split((len(mean), len(var), 1), 1)
+    channels = len(local.mean)
+    share = torch.cat((local.mean, local.var, local.mean.new_full((1,), count)))
+    members = [torch.empty_like(share) for _ in range(dist.get_world_size(group_named(group)))]
+    dist.all_gather(members, share, group=group_named(group))
+    means, variances, counts = torch.stack(members).split((channels, channels, 1), 1)
     total = counts.sum(0)
-    joint = (means * counts).sum(0) / total.clamp(min=1)
-    spread = (variances + (means - joint).square()) * counts
-    return joint, spread.sum(0) / total.clamp(min=1), total
+    mean = (means * counts).sum(0) / total.clamp(min=1)
+    squares = (variances + (means - mean).square()) * counts
+    return Statistics(mean, squares.sum(0) / total.clamp(min=1), total)
 
 
-def joint_mean(means: Tensor, count: int, group: str) -> Tensor:
-    """The mean over the joint batch of what each process gives as the mean of its ``count`` values."""
-    total = torch.cat((means.flatten() * count, means.new_full((1,), count)))
-    dist.all_reduce(total, group=group_named(group))
-    return (total[:-1] / total[-1].clamp(min=1)).reshape(means.shape)
+def joint_of(x: Tensor, group: str) -> Joint:
+    """What turns means over this process's x (N, C, P) into means over the joint batch."""
+    count = x.shape[0] * x.shape[2]
+
+    def joint(means: Tensor) -> Tensor:
+        if not group:
+            return means
+        total = torch.cat((means.flatten() * count, means.new_full((1,), count)))
+        dist.all_reduce(total, group=group_named(group))
+        return (total[:-1] / total[-1].clamp(min=1)).reshape(means.shape)
+
+    return joint
 
 
 def group_named(name: str) -> dist.ProcessGroup:

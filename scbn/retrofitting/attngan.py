@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scbn.ops.eager import hidden_words
+from scbn.ops.eager import masked_words
 from scbn.retrofitting.replace import STOOD_FOR, Cue, norm_layers, retrofit
 from scbn.retrofitting.report import Retrofit
 from scbn.text import TextFeatures
@@ -135,9 +135,7 @@ class MaskedAttention(nn.Module):
         source = self.conv_context(context[..., None])[..., 0]
         logits = torch.bmm(source.mT, input.flatten(2))
         if self.mask is not None:
-            hidden = hidden_words(self.mask.bool())
-            assert hidden is not None
-            logits = logits.masked_fill(hidden[:, :, None], -torch.inf)
+            logits = logits.masked_fill(masked_words(self.mask.bool())[:, :, None], -torch.inf)
         weights = logits.softmax(1)
         shape = input.shape[2:]
         return torch.bmm(source, weights).unflatten(2, shape), weights.unflatten(2, shape)

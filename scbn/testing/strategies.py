@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scbn.testing.contract import cast
 from scbn.text import TextFeatures
+from scbn.text import empty_captions as are_empty
 
 try:
     from hypothesis import strategies as st
@@ -139,7 +140,7 @@ def text_features(
     if poison and mask is not None:
         value = draw(st.sampled_from(POISON))
         heard = None if heard is None else heard.masked_fill(mask[:, :, None], value)
-        sentence = None if sentence is None else sentence.masked_fill(mask.all(1, keepdim=True), value)
+        sentence = None if sentence is None else sentence.masked_fill(are_empty(mask)[:, None], value)
     return cast(TextFeatures(sentence, heard, mask), dtype)
 
 

@@ -160,18 +160,18 @@ def _adopted(cls: Any, bn: Any, arguments: dict[str, Any]) -> Tensor:
 def switch(rng: Random) -> Call:
     """A path that there is not, or one that there is."""
     if rng.random() < 0.5:
-        wrong: Any = rng.choice(("fast", "", None, 3, ["auto"], {}, ("tiled",), "TILED"))
-        return Call("ops.set_path", repr(wrong), lambda: _set(wrong), mistake=f"path {wrong!r}")
-    name: Any = rng.choice(("auto", "reference", "composed", "compiled", "tiled", "triton"))
+        wrong: Any = rng.choice(("fast", "", None, 3, ["auto"], {}, ("cpu",), "TILED"))
+        return Call("ops.set_backend", repr(wrong), lambda: _set(wrong), mistake=f"path {wrong!r}")
+    name: Any = rng.choice(("auto", "reference", "eager", "cpu", "triton"))
 
     def run() -> dict[str, Tensor]:
-        with ops.use(name):
-            chosen = ops.get_path() == name
-        return {"chosen": torch.tensor(chosen), "restored": torch.tensor(ops.get_path() == "auto")}
+        with ops.use_backend(name):
+            chosen = ops.get_backend() == name
+        return {"chosen": torch.tensor(chosen), "restored": torch.tensor(ops.get_backend() == "auto")}
 
     return Call("ops.use", name, run, lambda: {"chosen": torch.tensor(True), "restored": torch.tensor(True)})
 
 
 def _set(name: Any) -> dict[str, Tensor]:
-    ops.set_path(name)
+    ops.set_backend(name)
     return {}

@@ -119,7 +119,7 @@ def _valid(
     def run() -> dict[str, Tensor]:
         call: Any = made.attention if mapped else made
         with contextlib.ExitStack() as stack:
-            stack.enter_context(ops.use(which))
+            stack.enter_context(ops.use_backend(which))
             if small:
                 stack.callback(setattr, tiles, "VALUES", tiles.VALUES)
                 tiles.VALUES = 30
@@ -148,14 +148,14 @@ def _valid(
     )
     if x.dtype != torch.float64:
         precision = max(precision, 1e-4)
-    about += f"; {mode}, path {which}{', small tiles' if small else ''}{', autocast' if autocast else ''}"
+    about += f"; {mode}, backend {which}{', small tiles' if small else ''}{', autocast' if autocast else ''}"
     return Call(
         function,
         about,
         run,
         want,
         tolerance=precision * amplified ** (2 if with_gradients else 1),
-        strict=which not in ("compiled", "triton"),
+        strict=which not in ("triton",),
         values=not rough and (usual or "not finite" in layout),
         modules=(made,),
         inputs=[t for t in (x, *text) if isinstance(t, Tensor)],

@@ -95,10 +95,10 @@ def tree(rng: Random) -> Call:
                 setattr(parent, name, Formula(child))
     exact_text = TextFeatures(*(oracle.exact(t) for t in text))
     which = draw.path(rng)
-    which = "composed" if which in ("compiled", "triton") else which
+    which = "eager" if which in ("triton",) else which
 
     def run() -> dict[str, Tensor]:
-        with ops.use(which):
+        with ops.use_backend(which):
             return _images(made, noise, text, condition_noise)
 
     # The noise of half precision is multiplied in half precision's nearest double: exactly.

@@ -62,7 +62,7 @@ def one(seed: int, number: int) -> tuple[Call, Verdict]:
     try:
         return call, judge(call)
     finally:
-        ops.set_path("auto")
+        ops.set_backend("auto")
 
 
 def run(

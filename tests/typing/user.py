@@ -42,9 +42,9 @@ TreeGenerator(6, 5, norm="wrod")  # pyright: ignore[reportArgumentType]
 assert_type(SiameseContrastiveLoss(reduction="none")(x, x, torch.ones(2, dtype=torch.bool)), Tensor)
 SiameseContrastiveLoss(reduction="average")  # pyright: ignore[reportArgumentType]
 
-with scbn.ops.use("composed"):
+with scbn.ops.use_backend("eager"):
     sentence(x, text)
-scbn.ops.set_path("fast")  # pyright: ignore[reportArgumentType]
+scbn.ops.set_backend("fast")  # pyright: ignore[reportArgumentType]
 
 
 def read(x: Tensor, sent_emb: Tensor) -> TextFeatures:

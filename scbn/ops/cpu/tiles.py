@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scbn.ops.values import Statistics
+
 # Two megabytes of float32 a tile and sample: small enough for a core's share of the last cache, large enough that Python's
 # calls do not count. 2^16 to 2^20 were measured; see docs/benchmark.md.
 VALUES = 1 << 19
 
 
-def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(x: Tensor) -> Statistics:
     """Mean and biased variance of every channel of x (N, C, P), both zero for no values.
 
     Each tile is centred twice while it is in cache, by its mean and by what rounding left of that, or the rounding would
@@ -20,7 +22,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     samples, channels, positions = x.shape
     if samples * positions == 0:
-        return x.new_zeros(channels), x.new_zeros(channels)
+        return Statistics(x.new_zeros(channels), x.new_zeros(channels))
     counts, means, squares = [], [], []
     buffer = tile_buffer(x, channels)
     for s, p in tiles(x):
@@ -38,7 +40,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     of_tile, total = torch.cat(means), samples * positions
     mean = (of_tile * count).sum(0) / total
     var = (torch.cat(squares) + (of_tile - mean).square() * count).sum(0) / total
-    return mean.to(x.dtype), var.clamp(min=0).to(x.dtype)
+    return Statistics(mean.to(x.dtype), var.clamp(min=0).to(x.dtype), total)
 
 
 def tiles(x: Tensor) -> Iterator[tuple[slice, slice]]:

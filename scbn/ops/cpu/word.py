@@ -7,81 +7,58 @@ over T rows, not over positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from scbn.ops.cpu.tiles import fit, statistics, tile_buffer, tiles
-from scbn.ops.eager import padding_logits
+from scbn.ops.eager import padding_logits, with_own
+from scbn.ops.values import Joint, Statistics, WordTables
 
 __all__ = ["backward", "forward", "statistics"]
 
 
-def forward(
-    x: Tensor,
-    keys: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    own_gamma: Tensor,
-    own_beta: Tensor,
-    padding: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    scale: float,
-) -> Tensor:
+def forward(x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float) -> Tensor:
     """y of :func:`scbn.ops.word.word_norm`."""
-    keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
-    level, rstd = _level(x, padding), (var + eps).rsqrt()
+    keys, gamma, beta = _prepare(x, tables, scale)
+    mask, rstd, mean = _Mask.of(tables.padding, x.dtype), (stats.var + eps).rsqrt(), stats.mean[:, None]
     scales, shifts = (gamma * rstd).mT.contiguous(), beta.mT.contiguous()
     y = torch.empty_like(x)
     attention, centred, scaled = (tile_buffer(x, rows) for rows in (keys.shape[1], x.shape[1], x.shape[1]))
     for s, p in tiles(x):
         part = x[s, :, p]
-        a = _attend(keys[s], part, padding, level, s, fit(attention, part))
+        a = _attend(keys[s], part, mask, s, fit(attention, part))
         # Centred, not with the mean folded into the shifts, where a large one would cancel.
-        c = torch.sub(part, mean[:, None], out=fit(centred, part))
+        c = torch.sub(part, mean, out=fit(centred, part))
         gain = torch.bmm(scales[s], a, out=fit(scaled, part))
         y[s, :, p] = c.mul_(gain).baddbmm_(shifts[s], a)
     return y
 
 
 def backward(
-    dy: Tensor,
-    x: Tensor,
-    keys: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    own_gamma: Tensor,
-    own_beta: Tensor,
-    padding: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    scale: float,
-    joint: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, ...]:
-    """Gradients as :func:`scbn.ops.word.word_norm_backward`; ``joint`` is None where the statistics are given."""
-    keys, gamma, beta = _tables(x, keys, gamma, beta, own_gamma, own_beta, padding, scale)
-    level, rstd = _level(x, padding), (var + eps).rsqrt()
+    dy: Tensor, x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float, joint: Joint | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients as :func:`scbn.ops.word.word_norm_backward_op`; ``joint`` is None where the statistics are given."""
+    keys, gamma, beta = _prepare(x, tables, scale)
+    mask, rstd, mean = _Mask.of(tables.padding, x.dtype), (stats.var + eps).rsqrt(), stats.mean[:, None]
     scales = gamma * rstd
     scales_t, keys_t = scales.mT.contiguous(), keys.mT.contiguous()
     dx = torch.empty_like(x)
     dkeys, dgamma, dbeta = (torch.zeros_like(keys, memory_format=torch.contiguous_format) for _ in range(3))
     products, attention, gradient = (tile_buffer(x, rows) for rows in (x.shape[1], keys.shape[1], keys.shape[1]))
     for s, p in tiles(x):
-        part, up = x[s, :, p], dy[s, :, p]
+        part, grad = x[s, :, p], dy[s, :, p]
         u, d = fit(products, part), fit(gradient, part)
-        a = _attend(keys[s], part, padding, level, s, fit(attention, part))
+        a = _attend(keys[s], part, mask, s, fit(attention, part))
         # Centred before it is summed: sums of dy x cancel where the mean is large.
-        torch.sub(part, mean[:, None], out=u).mul_(up)
+        torch.sub(part, mean, out=u).mul_(grad)
         dgamma[s].baddbmm_(a, u.mT)
-        dbeta[s].baddbmm_(a, up.mT)
-        torch.bmm(scales[s], u, out=d).baddbmm_(beta[s], up)
+        dbeta[s].baddbmm_(a, grad.mT)
+        torch.bmm(scales[s], u, out=d).baddbmm_(beta[s], grad)
         d.sub_((d * a).sum(1, keepdim=True)).mul_(a)
         dkeys[s].baddbmm_(d, part.mT)
-        torch.bmm(scales_t[s], a, out=u).mul_(up)
+        torch.bmm(scales_t[s], a, out=u).mul_(grad)
         dx[s, :, p] = u.baddbmm_(keys_t[s], d)
     dgamma.mul_(rstd)
     if joint is not None:
@@ -90,47 +67,40 @@ def backward(
         mean_d, slope = (means[0] * rstd)[:, None], (means[1] * rstd * rstd)[:, None]
         for s, p in tiles(x):
             part = dx[s, :, p]
-            centred = torch.sub(x[s, :, p], mean[:, None], out=fit(products, part))
+            centred = torch.sub(x[s, :, p], mean, out=fit(products, part))
             part.sub_(mean_d).addcmul_(centred, slope, value=-1)
-    over = (0, 1) if own_gamma.dim() == 1 else 1
+    over = (0, 1) if tables.weight.dim() == 1 else 1
     own = torch.stack((dgamma.sum(over), dbeta.sum(over)))
     dkeys.mul_(scale)
-    if padding is not None:
-        # An empty caption's softmax has nothing but padding: its own scale and shift learn, its words do not.
+    if tables.padding is not None:
+        # An empty caption's softmax has nothing but padding: the norm's weight and bias learn, its words do not.
         for table in (dkeys, dgamma, dbeta):
-            table.masked_fill_(padding[:, :, None], 0)
+            table.masked_fill_(tables.padding[:, :, None], 0)
     return dx, dkeys, dgamma, dbeta, own
 
 
-def _tables(
-    x: Tensor,
-    keys: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    own_gamma: Tensor,
-    own_beta: Tensor,
-    padding: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys with the scale in them, and tables with the norm's own scale and shift in every row: weights sum to one."""
-    if padding is not None:
-        keys, gamma, beta = (t.masked_fill(padding[:, :, None], 0) for t in (keys, gamma, beta))
-    gamma, beta = (
-        table.to(x.dtype) + (own if own.dim() == 1 else own[:, None]).to(x.dtype)
-        for table, own in ((gamma, own_gamma), (beta, own_beta))
-    )
+def _prepare(x: Tensor, tables: WordTables, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys with the scale in them, and gamma and beta with the norm's own weight and bias."""
+    keys, gamma, beta = with_own(tables, x.dtype)
+    if tables.padding is not None:
+        keys = keys.masked_fill(tables.padding[:, :, None], 0)  # whatever it holds: its gradient is 0 times that
     return keys.to(x.dtype) * scale, gamma, beta
 
 
-def _level(x: Tensor, padding: Tensor | None) -> Tensor | None:
-    return None if padding is None else padding_logits(padding, x.dtype)
+class _Mask(NamedTuple):
+    """Padding (N, T), and what stands for its logits in each caption, (N,)."""
+
+    padding: Tensor
+    fill: Tensor
+
+    @classmethod
+    def of(cls, padding: Tensor | None, dtype: torch.dtype) -> _Mask | None:
+        return None if padding is None else cls(padding, padding_logits(padding, dtype))
 
 
-def _attend(
-    keys: Tensor, part: Tensor, padding: Tensor | None, level: Tensor | None, samples: slice, out: Tensor
-) -> Tensor:
+def _attend(keys: Tensor, part: Tensor, mask: _Mask | None, samples: slice, out: Tensor) -> Tensor:
     """Attention (k, T, tile) of the positions of a tile."""
     logits = torch.bmm(keys, part, out=out)
-    if padding is not None and level is not None:
-        logits = torch.where(padding[samples, :, None], level[samples, None, None], logits)
+    if mask is not None:
+        logits = torch.where(mask.padding[samples, :, None], mask.fill[samples, None, None], logits)
     return logits.softmax(1)

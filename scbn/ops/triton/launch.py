@@ -15,12 +15,13 @@ from torch import Tensor
 
 from scbn import ops
 from scbn.ops.triton.common import statistics_merge, statistics_partial
+from scbn.ops.values import Statistics
 
 # Said at every launch: Triton 3.9 warns where it is left open, and 3.10 changes what is meant then.
 FUSED = {"enable_fp_fusion": True}
 
 
-def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(x: Tensor) -> Statistics:
     """Mean and biased variance (C,) of x (N, C, P), in float32."""
     samples, channels, positions = x.shape
     block_c = min(4 if x.stride(2) == 1 else 64, triton.next_power_of_2(channels))
@@ -31,14 +32,25 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     out_mean, out_var = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
     with on(x.device):
         statistics_partial[(parts, triton.cdiv(channels, block_c))](
-            x, mean, squares, positions, channels, length, chunks, x.stride(0), x.stride(2), x.stride(1),
+            x=x, mean=mean, squares=squares, length=length, chunks=chunks, **layout(x),
             BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, **FUSED,
         )  # fmt: skip
         statistics_merge[(triton.cdiv(channels, 16),)](
-            mean, squares, out_mean, out_var, parts, positions, channels, length, chunks,
-            BLOCK_S=64, BLOCK_C=16, num_warps=4, **FUSED,
+            mean=mean, squares=squares, out_mean=out_mean, out_var=out_var, parts=parts, positions=positions,
+            channels=channels, length=length, chunks=chunks, BLOCK_S=64, BLOCK_C=16, num_warps=4, **FUSED,
         )  # fmt: skip
-    return out_mean, out_var
+    return Statistics(out_mean, out_var, samples * positions)
+
+
+def layout(x: Tensor) -> dict[str, int]:
+    """The arguments that say where x (N, C, P) lies."""
+    return {
+        "positions": x.shape[2],
+        "channels": x.shape[1],
+        "stride_n": x.stride(0),
+        "stride_p": x.stride(2),
+        "stride_c": x.stride(1),
+    }
 
 
 def cut(positions: int, block: int, others: int, device: torch.device) -> tuple[int, int]:

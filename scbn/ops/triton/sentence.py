@@ -5,41 +5,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import triton
 from torch import Tensor
 
-from scbn.ops.triton.launch import FUSED, cut, on, statistics
+from scbn.ops.triton.launch import FUSED, cut, layout, on, statistics
 from scbn.ops.triton.sentence_kernels import sentence_apply, sentence_dx, sentence_finish, sentence_reduce
+from scbn.ops.values import Joint, Statistics
 
 __all__ = ["backward", "forward", "statistics"]
 
 
-def forward(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+def forward(x: Tensor, gamma: Tensor, beta: Tensor, stats: Statistics, eps: float) -> Tensor:
     """y of :func:`scbn.ops.sentence.sentence_norm`."""
     samples, channels, positions = x.shape
     block_p, block_c = _blocks(x)
     y = torch.empty_like(x)
     with on(x.device):
         sentence_apply[(triton.cdiv(positions, block_p), triton.cdiv(channels, block_c), samples)](
-            x, y, gamma.contiguous(), beta.contiguous(), mean, var, eps,
-            positions, channels, x.stride(0), x.stride(2), x.stride(1), BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, **FUSED,
+            x=x, y=y, gamma=gamma.contiguous(), beta=beta.contiguous(), mean=stats.mean, var=stats.var, eps=eps,
+            **layout(x), BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, **FUSED,
         )  # fmt: skip
     return y
 
 
 def backward(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    joint: Callable[[Tensor], Tensor] | None,
+    dy: Tensor, x: Tensor, gamma: Tensor, stats: Statistics, eps: float, joint: Joint | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients as :func:`scbn.ops.sentence.sentence_norm_backward`; ``joint`` is None where statistics are given."""
+    """Gradients as :func:`scbn.ops.sentence.sentence_norm_backward_op`; ``joint`` is None where statistics are given."""
     samples, channels, positions = x.shape
     gamma = gamma.contiguous()
     block_p, block_c = _blocks(x)
@@ -47,21 +40,20 @@ def backward(
     sums = x.new_empty((samples, chunks, 2, channels), dtype=torch.float32)
     dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(gamma)
     means = sums.new_empty((2, channels))
-    strides = x.stride(0), x.stride(2), x.stride(1)
+    shared = {"mean": stats.mean, "var": stats.var, "eps": eps, **layout(x)}
+    tile = {"BLOCK_P": block_p, "BLOCK_C": block_c, "num_warps": 4, **FUSED}
     with on(x.device):
         sentence_reduce[(samples * chunks, triton.cdiv(channels, block_c))](
-            x, dy, mean, var, eps, sums, positions, channels, length, chunks, *strides,
-            BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4, **FUSED,
+            x=x, dy=dy, sums=sums, length=length, chunks=chunks, **shared, **tile,
         )  # fmt: skip
         sentence_finish[(triton.cdiv(channels, 16),)](
-            sums, gamma, dgamma, dbeta, means, samples, chunks, channels, 1 / (samples * positions),
-            BLOCK_S=32, BLOCK_C=16, num_warps=4, **FUSED,
+            sums=sums, gamma=gamma, dgamma=dgamma, dbeta=dbeta, means=means, samples=samples, chunks=chunks,
+            channels=channels, share=1 / (samples * positions), BLOCK_S=32, BLOCK_C=16, num_warps=4, **FUSED,
         )  # fmt: skip
         if joint is not None:
             means = joint(means)
         sentence_dx[(triton.cdiv(positions, block_p), triton.cdiv(channels, block_c), samples)](
-            x, dy, dx, gamma, mean, var, means, eps, positions, channels, *strides,
-            BLOCK_P=block_p, BLOCK_C=block_c, OF_BATCH=joint is not None, num_warps=4, **FUSED,
+            x=x, dy=dy, dx=dx, gamma=gamma, means=means, OF_BATCH=joint is not None, **shared, **tile,
         )  # fmt: skip
     return dx, dgamma, dbeta
 

@@ -46,9 +46,9 @@ def sentence_reduce(
     for p in range(start, end, BLOCK_P):
         position = p + tl.arange(0, BLOCK_P)
         tile = load_tile(x + n * stride_n, position, channel, end, channels, stride_p, stride_c)
-        up = load_tile(dy + n * stride_n, position, channel, end, channels, stride_p, stride_c)
-        dy_xhat += tl.sum(up * (tile - centre[None, :]), 0)
-        total += tl.sum(up, 0)
+        grad = load_tile(dy + n * stride_n, position, channel, end, channels, stride_p, stride_c)
+        dy_xhat += tl.sum(grad * (tile - centre[None, :]), 0)
+        total += tl.sum(grad, 0)
     row = sums + part * 2 * channels + channel
     tl.store(row, dy_xhat * rstd, mask=channel < channels)
     tl.store(row + channels, total, mask=channel < channels)
@@ -90,8 +90,8 @@ def sentence_dx(
     n = tl.program_id(2).to(tl.int64)
     position = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    up = load_tile(dy + n * stride_n, position, channel, positions, channels, stride_p, stride_c)
-    out = up * load_channels(gamma + n * channels, channel, channels, 0.0)[None, :]
+    grad = load_tile(dy + n * stride_n, position, channel, positions, channels, stride_p, stride_c)
+    out = grad * load_channels(gamma + n * channels, channel, channels, 0.0)[None, :]
     rstd = tl.rsqrt(load_channels(var, channel, channels, 1.0) + eps)
     if OF_BATCH:
         tile = load_tile(x + n * stride_n, position, channel, positions, channels, stride_p, stride_c)

@@ -5,7 +5,7 @@ positions (reads x and dy), then dx (reads x and dy, writes dx). Eight passes of
 the sums of all channels fit in registers; elsewhere attention and its gradient, two numbers a word slot and position, are
 written and read besides.
 
-With L = scale keys . x, a = softmax(L), G = own_gamma + sum_t a_t gamma_t:
+With L = scale keys . x, a = softmax(L), G = weight + sum_t a_t gamma_t:
 
     dgamma_t = sum_j a_tj dy_j xhat_j      dbeta_t = sum_j a_tj dy_j      dkeys_t = scale sum_j dL_tj x_j
     da_t = dy . (xhat gamma_t + beta_t)    dL = a (da - sum_t a_t da_t)
@@ -18,7 +18,7 @@ With L = scale keys . x, a = softmax(L), G = own_gamma + sum_t a_t gamma_t:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
@@ -28,6 +28,7 @@ from scbn.ops.triton.launch import (
     FUSED,
     capability,
     cut,
+    layout,
     on,
     product_kind,
     product_settings,
@@ -35,64 +36,40 @@ from scbn.ops.triton.launch import (
     word_blocks,
 )
 from scbn.ops.triton.word_kernels import word_apply, word_dx, word_finish, word_reduce
+from scbn.ops.values import Joint, Statistics, WordTables
 
 __all__ = ["backward", "forward", "statistics"]
 
 
-def forward(
-    x: Tensor,
-    keys: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    own_gamma: Tensor,
-    own_beta: Tensor,
-    padding: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    scale: float,
-) -> Tensor:
+def forward(x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float) -> Tensor:
     """y of :func:`scbn.ops.word.word_norm`."""
     samples, channels, positions = x.shape
-    keys, gamma, beta, own_gamma, own_beta = (t.contiguous() for t in (keys, gamma, beta, own_gamma, own_beta))
-    words = keys.shape[1]
     kind = product_kind(x)
-    slots, (block, _, _) = word_blocks(words, channels, kind, capability(x.device))
+    slots, (block, _, _) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device))
     y = torch.empty_like(x)
+    arguments = {**_tables(tables, x), "mean": stats.mean, "var": stats.var, "eps": eps, **layout(x)}
     with on(x.device):
         word_apply[(triton.cdiv(positions, block.positions), samples)](
-            x, y, keys, gamma, beta, own_gamma, own_beta, _bytes(padding, x), mean, var, eps, scale * math.log2(math.e),
-            positions, channels, words, x.stride(0), x.stride(2), x.stride(1), _own_stride(own_gamma),
-            BLOCK_P=block.positions, BLOCK_C=block.channels, WORDS=slots, HAS_PADDING=padding is not None,
+            x=x, y=y, factor=scale * math.log2(math.e), **arguments,
+            BLOCK_P=block.positions, BLOCK_C=block.channels, WORDS=slots, HAS_PADDING=tables.padding is not None,
             num_warps=block.warps, num_stages=1, **product_settings(kind), **FUSED,
         )  # fmt: skip
     return y
 
 
 def backward(
-    dy: Tensor,
-    x: Tensor,
-    keys: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    own_gamma: Tensor,
-    own_beta: Tensor,
-    padding: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    scale: float,
-    joint: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, ...]:
-    """Gradients as :func:`scbn.ops.word.word_norm_backward`; ``joint`` is None where the statistics are given."""
+    dy: Tensor, x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float, joint: Joint | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients as :func:`scbn.ops.word.word_norm_backward_op`; ``joint`` is None where the statistics are given."""
     samples, channels, positions = x.shape
-    keys, gamma, beta, own_gamma, own_beta = (t.contiguous() for t in (keys, gamma, beta, own_gamma, own_beta))
-    words = keys.shape[1]
     kind = product_kind(x)
-    slots, (_, reduce, last) = word_blocks(words, channels, kind, capability(x.device))
-    factor, mask, strides = scale * math.log2(math.e), _bytes(padding, x), (x.stride(0), x.stride(2), x.stride(1))
-    shared = {"WORDS": slots, "HAS_PADDING": padding is not None}
-    tiles = {**shared, "num_stages": 1, **product_settings(kind), **FUSED}
+    slots, (_, reduce, last) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device))
+    arguments = _tables(tables, x)
+    keys, gamma, beta = (arguments[name] for name in ("keys", "gamma", "beta"))
+    own = {name: arguments.pop(name) for name in ("weight", "bias", "stride_weight")}
+    statistics = {"mean": stats.mean, "var": stats.var, "eps": eps, "factor": scale * math.log2(math.e)}
+    shared = {"WORDS": slots, "HAS_PADDING": tables.padding is not None}
+    tile = {**shared, "num_stages": 1, **product_settings(kind), **FUSED}
     narrow = channels <= reduce.channels
     length, chunks = cut(positions, reduce.positions, samples, x.device)
     sums = x.new_empty((samples * chunks, 3, slots, channels), dtype=torch.float32)
@@ -103,29 +80,36 @@ def backward(
     dx = torch.empty_like(x)
     with on(x.device):
         word_reduce[(chunks, samples)](
-            x, dy, keys, gamma, beta, mask, mean, var, eps, factor, sums, scratch,
-            positions, channels, words, length, *strides,
-            BLOCK_P=reduce.positions, BLOCK_C=reduce.channels, NARROW=narrow, num_warps=reduce.warps, **tiles,
+            x=x, dy=dy, **arguments, **statistics, sums=sums, scratch=scratch, length=length, **layout(x),
+            BLOCK_P=reduce.positions, BLOCK_C=reduce.channels, NARROW=narrow, num_warps=reduce.warps, **tile,
         )  # fmt: skip
         word_finish[(samples, triton.cdiv(channels, 32))](
-            sums, gamma, beta, own_gamma, mask, dgamma, dbeta, dkeys, totals,
-            chunks, samples, channels, words, scale, 1 / (samples * positions), _own_stride(own_gamma), BLOCK_C=32, num_warps=4, **shared, **FUSED,
+            sums=sums, gamma=gamma, beta=beta, weight=own["weight"], stride_weight=own["stride_weight"],
+            padding=arguments["padding"], words=arguments["words"], channels=channels, chunks=chunks, samples=samples,
+            dgamma=dgamma, dbeta=dbeta, dkeys=dkeys, totals=totals, scale=scale, share=1 / (samples * positions),
+            BLOCK_C=32, num_warps=4, **shared, **FUSED,
         )  # fmt: skip
         summed = totals.sum(1)
         means = summed[2:] if joint is None else joint(summed[2:])
         word_dx[(triton.cdiv(positions, last.positions), samples)](
-            x, dy, dx, keys, gamma, beta, own_gamma, mask, mean, var, means, eps, factor, scale,
-            positions, channels, words, *strides, _own_stride(own_gamma),
-            BLOCK_P=last.positions, BLOCK_C=last.channels, OF_BATCH=joint is not None, num_warps=last.warps, **tiles,
+            x=x, dy=dy, dx=dx, **arguments, weight=own["weight"], stride_weight=own["stride_weight"], **statistics,
+            means=means, scale=scale, **layout(x),
+            BLOCK_P=last.positions, BLOCK_C=last.channels, OF_BATCH=joint is not None, num_warps=last.warps, **tile,
         )  # fmt: skip
-    return dx, dkeys, dgamma, dbeta, summed[:2] if own_gamma.dim() == 1 else totals[:2]
+    return dx, dkeys, dgamma, dbeta, summed[:2] if tables.weight.dim() == 1 else totals[:2]
 
 
-def _bytes(padding: Tensor | None, x: Tensor) -> Tensor:
-    """The mask as the kernels read it; something to point at where there is none."""
-    return x if padding is None else padding.contiguous().view(torch.uint8)
-
-
-def _own_stride(own: Tensor) -> int:
-    """From one sample's scale and shift to the next's: none where all share the norm's."""
-    return 0 if own.dim() == 1 else own.shape[1]
+def _tables(tables: WordTables, x: Tensor) -> dict[str, Any]:
+    """The kernels' arguments for the words; something to point at where there is no mask."""
+    keys, gamma, beta, weight, bias = (t.contiguous() for t in tables[:5])
+    padding = x if tables.padding is None else tables.padding.contiguous().view(torch.uint8)
+    return {
+        "keys": keys,
+        "gamma": gamma,
+        "beta": beta,
+        "weight": weight,
+        "bias": bias,
+        "padding": padding,
+        "words": keys.shape[1],
+        "stride_weight": 0 if weight.dim() == 1 else weight.shape[1],  # none where all samples share the norm's
+    }

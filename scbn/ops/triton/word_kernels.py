@@ -12,27 +12,27 @@ from scbn.ops.triton.common import load_channels, load_tile, store_tile
 
 
 @triton.jit
-def heard_words(padding, n, words, WORDS: tl.constexpr, HAS_PADDING: tl.constexpr):
+def unmasked_words(padding, n, words, WORDS: tl.constexpr, HAS_PADDING: tl.constexpr):
     """(WORDS,) bool: the words of sample n that may get weight."""
     word = tl.arange(0, WORDS)
-    heard = word < words
+    unmasked = word < words
     if HAS_PADDING:
-        heard = heard & (tl.load(padding + n * words + word, mask=heard, other=1) == 0)
-    return heard
+        unmasked = unmasked & (tl.load(padding + n * words + word, mask=unmasked, other=1) == 0)
+    return unmasked
 
 
 @triton.jit
-def load_table(table, heard, channel, channels, WORDS: tl.constexpr, DOT: tl.constexpr):
+def load_table(table, unmasked, channel, channels, WORDS: tl.constexpr, DOT: tl.constexpr):
     """(WORDS, BLOCK_C) of a table (T, C); rows of padding are zero and never read."""
-    inside = heard[:, None] & (channel < channels)[None, :]
+    inside = unmasked[:, None] & (channel < channels)[None, :]
     row = tl.arange(0, WORDS)[:, None] * channels
     return tl.load(table + row + channel[None, :], mask=inside, other=0.0).to(DOT)
 
 
 @triton.jit
-def attend(logits, heard, factor):
-    """Softmax over the heard words; all zero where none is. ``factor`` holds log2(e), because exp2 is the instruction."""
-    logits = tl.where(heard[None, :], logits * factor, float("-inf"))
+def attend(logits, unmasked, factor):
+    """Softmax over the unmasked words; all zero where none is. ``factor`` holds log2(e), because exp2 is the instruction."""
+    logits = tl.where(unmasked[None, :], logits * factor, float("-inf"))
     largest = tl.max(logits, 1)
     largest = tl.where(largest == float("-inf"), 0.0, largest)
     e = tl.exp2(logits - largest[:, None])
@@ -42,15 +42,15 @@ def attend(logits, heard, factor):
 
 @triton.jit
 def word_apply(
-    x, y, keys, gamma, beta, own_gamma, own_beta, padding, mean, var, eps, factor,
-    positions, channels, words, stride_n, stride_p, stride_c, stride_own,
+    x, y, keys, gamma, beta, weight, bias, padding, mean, var, eps, factor,
+    positions, channels, words, stride_n, stride_p, stride_c, stride_weight,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WORDS: tl.constexpr,
     HAS_PADDING: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of y: reads x, writes y."""
     n = tl.program_id(1).to(tl.int64)
     position = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    heard = heard_words(padding, n, words, WORDS, HAS_PADDING)
+    unmasked = unmasked_words(padding, n, words, WORDS, HAS_PADDING)
     x += n * stride_n
     y += n * stride_n
     table = n * words * channels
@@ -58,26 +58,28 @@ def word_apply(
     for c in range(0, channels, BLOCK_C):
         channel = c + tl.arange(0, BLOCK_C)
         tile = load_tile(x, position, channel, positions, channels, stride_p, stride_c)
-        key = load_table(keys + table, heard, channel, channels, WORDS, DOT)
+        key = load_table(keys + table, unmasked, channel, channels, WORDS, DOT)
         logits = tl.dot(tile.to(DOT), tl.trans(key), logits, input_precision=PRECISION)
-    a = attend(logits, heard, factor).to(DOT)
+    a = attend(logits, unmasked, factor).to(DOT)
     for c in range(0, channels, BLOCK_C):
         channel = c + tl.arange(0, BLOCK_C)
         tile = load_tile(x, position, channel, positions, channels, stride_p, stride_c)
         rstd = tl.rsqrt(load_channels(var, channel, channels, 1.0) + eps)
         xhat = (tile - load_channels(mean, channel, channels, 0.0)[None, :]) * rstd[None, :]
         scale = tl.dot(
-            a, load_table(gamma + table, heard, channel, channels, WORDS, DOT), input_precision=PRECISION
+            a, load_table(gamma + table, unmasked, channel, channels, WORDS, DOT), input_precision=PRECISION
         )
-        out = xhat * (scale + load_channels(own_gamma + n * stride_own, channel, channels, 0.0)[None, :])
-        out += tl.dot(a, load_table(beta + table, heard, channel, channels, WORDS, DOT), input_precision=PRECISION)
-        out += load_channels(own_beta + n * stride_own, channel, channels, 0.0)[None, :]
+        out = xhat * (scale + load_channels(weight + n * stride_weight, channel, channels, 0.0)[None, :])
+        out += tl.dot(
+            a, load_table(beta + table, unmasked, channel, channels, WORDS, DOT), input_precision=PRECISION
+        )
+        out += load_channels(bias + n * stride_weight, channel, channels, 0.0)[None, :]
         store_tile(y, out, position, channel, positions, channels, stride_p, stride_c)
 
 
 @triton.jit
 def attention_and_gradient(
-    x, dy, keys, gamma, beta, heard, mean, var, eps, factor, position, end, channels, stride_p, stride_c,
+    x, dy, keys, gamma, beta, unmasked, mean, var, eps, factor, position, end, channels, stride_p, stride_c,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WORDS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention a of a tile's positions, and the gradient of its logits, a (da - sum_t a da)."""
@@ -86,16 +88,16 @@ def attention_and_gradient(
     for c in range(0, channels, BLOCK_C):
         channel = c + tl.arange(0, BLOCK_C)
         tile = load_tile(x, position, channel, end, channels, stride_p, stride_c)
-        key = load_table(keys, heard, channel, channels, WORDS, DOT)
+        key = load_table(keys, unmasked, channel, channels, WORDS, DOT)
         logits = tl.dot(tile.to(DOT), tl.trans(key), logits, input_precision=PRECISION)
-        up = load_tile(dy, position, channel, end, channels, stride_p, stride_c)
-        table = load_table(beta, heard, channel, channels, WORDS, DOT)
-        da = tl.dot(up.to(DOT), tl.trans(table), da, input_precision=PRECISION)
+        grad = load_tile(dy, position, channel, end, channels, stride_p, stride_c)
+        table = load_table(beta, unmasked, channel, channels, WORDS, DOT)
+        da = tl.dot(grad.to(DOT), tl.trans(table), da, input_precision=PRECISION)
         rstd = tl.rsqrt(load_channels(var, channel, channels, 1.0) + eps)
-        product = up * (tile - load_channels(mean, channel, channels, 0.0)[None, :]) * rstd[None, :]
-        table = load_table(gamma, heard, channel, channels, WORDS, DOT)
+        product = grad * (tile - load_channels(mean, channel, channels, 0.0)[None, :]) * rstd[None, :]
+        table = load_table(gamma, unmasked, channel, channels, WORDS, DOT)
         da = tl.dot(product.to(DOT), tl.trans(table), da, input_precision=PRECISION)
-    a = attend(logits, heard, factor)
+    a = attend(logits, unmasked, factor)
     return a, a * (da - tl.sum(a * da, 1)[:, None])
 
 
@@ -107,10 +109,10 @@ def sum_tile(
     """Add a tile's share to the three sums (BLOCK_C, WORDS)."""
     tile = load_tile(x, position, channel, end, channels, stride_p, stride_c)
     sums_keys = tl.dot(tl.trans(tile.to(DOT)), dlogits, sums_keys, input_precision=PRECISION)
-    up = load_tile(dy, position, channel, end, channels, stride_p, stride_c)
-    sums_beta = tl.dot(tl.trans(up.to(DOT)), a, sums_beta, input_precision=PRECISION)
+    grad = load_tile(dy, position, channel, end, channels, stride_p, stride_c)
+    sums_beta = tl.dot(tl.trans(grad.to(DOT)), a, sums_beta, input_precision=PRECISION)
     rstd = tl.rsqrt(load_channels(var, channel, channels, 1.0) + eps)
-    product = up * (tile - load_channels(mean, channel, channels, 0.0)[None, :]) * rstd[None, :]
+    product = grad * (tile - load_channels(mean, channel, channels, 0.0)[None, :]) * rstd[None, :]
     sums_gamma = tl.dot(tl.trans(product.to(DOT)), a, sums_gamma, input_precision=PRECISION)
     return sums_gamma, sums_beta, sums_keys
 
@@ -142,7 +144,7 @@ def word_reduce(
     n_chunk = n * tl.num_programs(0) + tl.program_id(0)
     start = tl.program_id(0) * length
     end = tl.minimum(start + length, positions)
-    heard = heard_words(padding, n, words, WORDS, HAS_PADDING)
+    unmasked = unmasked_words(padding, n, words, WORDS, HAS_PADDING)
     word = tl.arange(0, WORDS)
     x += n * stride_n
     dy += n * stride_n
@@ -155,7 +157,7 @@ def word_reduce(
         for p in range(start, end, BLOCK_P):
             position = p + tl.arange(0, BLOCK_P)
             a, dlogits = attention_and_gradient(
-                x, dy, keys + table, gamma + table, beta + table, heard, mean, var, eps, factor, position, end,
+                x, dy, keys + table, gamma + table, beta + table, unmasked, mean, var, eps, factor, position, end,
                 channels, stride_p, stride_c, BLOCK_P, BLOCK_C, WORDS, DOT, PRECISION,
             )  # fmt: skip
             a = tl.where(word[None, :] == WORDS - 1, 1.0, a).to(DOT)
@@ -169,7 +171,7 @@ def word_reduce(
         for p in range(start, end, BLOCK_P):
             position = p + tl.arange(0, BLOCK_P)
             a, dlogits = attention_and_gradient(
-                x, dy, keys + table, gamma + table, beta + table, heard, mean, var, eps, factor, position, end,
+                x, dy, keys + table, gamma + table, beta + table, unmasked, mean, var, eps, factor, position, end,
                 channels, stride_p, stride_c, BLOCK_P, BLOCK_C, WORDS, DOT, PRECISION,
             )  # fmt: skip
             a = tl.where(word[None, :] == WORDS - 1, 1.0, a)
@@ -196,8 +198,8 @@ def word_reduce(
 
 @triton.jit
 def word_finish(
-    sums, gamma, beta, own_gamma, padding, dgamma, dbeta, dkeys, totals,
-    chunks, samples, channels, words, scale, share, stride_own,
+    sums, gamma, beta, weight, padding, dgamma, dbeta, dkeys, totals,
+    chunks, samples, channels, words, scale, share, stride_weight,
     BLOCK_C: tl.constexpr, WORDS: tl.constexpr, HAS_PADDING: tl.constexpr,
 ):  # fmt: skip
     """The chunks' sums added up: the tables' gradients, and of each sample what goes into ``totals`` (4, N, C).
@@ -227,9 +229,9 @@ def word_finish(
     last = (word == WORDS - 1)[:, None]
     dy_xhat = tl.sum(tl.where(last, of_gamma, 0.0), 0)
     dy = tl.sum(tl.where(last, of_beta, 0.0), 0)
-    heard = heard_words(padding, n, words, WORDS, HAS_PADDING)
-    gain = load_table(gamma + table, heard, channel, channels, WORDS, tl.float32)
-    own = load_channels(own_gamma + n * stride_own, channel, channels, 0.0)
+    unmasked = unmasked_words(padding, n, words, WORDS, HAS_PADDING)
+    gain = load_table(gamma + table, unmasked, channel, channels, WORDS, tl.float32)
+    own = load_channels(weight + n * stride_weight, channel, channels, 0.0)
     row = totals + n * channels + channel
     here = channel < channels
     tl.store(row, dy_xhat, mask=here)
@@ -240,21 +242,21 @@ def word_finish(
 
 @triton.jit
 def word_dx(
-    x, dy, dx, keys, gamma, beta, own_gamma, padding, mean, var, means, eps, factor, scale,
-    positions, channels, words, stride_n, stride_p, stride_c, stride_own,
+    x, dy, dx, keys, gamma, beta, weight, padding, mean, var, means, eps, factor, scale,
+    positions, channels, words, stride_n, stride_p, stride_c, stride_weight,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WORDS: tl.constexpr, HAS_PADDING: tl.constexpr,
     OF_BATCH: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of dx: reads x and dy, writes dx. ``means`` (2, C): of dxhat and of dxhat xhat."""
     n = tl.program_id(1).to(tl.int64)
     position = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    heard = heard_words(padding, n, words, WORDS, HAS_PADDING)
+    unmasked = unmasked_words(padding, n, words, WORDS, HAS_PADDING)
     x += n * stride_n
     dy += n * stride_n
     dx += n * stride_n
     table = n * words * channels
     a, dlogits = attention_and_gradient(
-        x, dy, keys + table, gamma + table, beta + table, heard, mean, var, eps, factor, position, positions,
+        x, dy, keys + table, gamma + table, beta + table, unmasked, mean, var, eps, factor, position, positions,
         channels, stride_p, stride_c, BLOCK_P, BLOCK_C, WORDS, DOT, PRECISION,
     )  # fmt: skip
     a = a.to(DOT)
@@ -262,9 +264,9 @@ def word_dx(
     for c in range(0, channels, BLOCK_C):
         channel = c + tl.arange(0, BLOCK_C)
         gain = tl.dot(
-            a, load_table(gamma + table, heard, channel, channels, WORDS, DOT), input_precision=PRECISION
+            a, load_table(gamma + table, unmasked, channel, channels, WORDS, DOT), input_precision=PRECISION
         )
-        gain += load_channels(own_gamma + n * stride_own, channel, channels, 0.0)[None, :]
+        gain += load_channels(weight + n * stride_weight, channel, channels, 0.0)[None, :]
         out = gain * load_tile(dy, position, channel, positions, channels, stride_p, stride_c)
         rstd = tl.rsqrt(load_channels(var, channel, channels, 1.0) + eps)
         if OF_BATCH:
@@ -273,6 +275,6 @@ def word_dx(
             out -= load_channels(means + channels, channel, channels, 0.0)[None, :] * xhat
             out -= load_channels(means, channel, channels, 0.0)[None, :]
         out *= rstd[None, :]
-        key = load_table(keys + table, heard, channel, channels, WORDS, DOT)
+        key = load_table(keys + table, unmasked, channel, channels, WORDS, DOT)
         out = tl.dot(dlogits, key, out, input_precision=PRECISION)
         store_tile(dx, out, position, channel, positions, channels, stride_p, stride_c)
