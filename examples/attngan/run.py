@@ -91,10 +91,13 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
         run.console.print(f"weights of {plan.checkpoint}{f', its entry {entry}' if entry else ''}")
     with Trainer(run, [SaveCheckpoint(), DrawSamples(), WarmUp(plan.warm_up, FINE_TUNING)]) as trainer:
         train_encoders(trainer)
+        # The same weights, whether the phases before ran just now or before a --train.resume.
+        torch.manual_seed(config.seed)
         before, discriminators = _before(trainer, Adapter(host, config.generator.condition_dim), plan)
         shown = Shown.of(run)
         columns = {"before": shown.images(before)}
 
+        torch.manual_seed(config.seed + 1)
         adapter = copy.deepcopy(before.generator)
         report = retrofit_attngan(adapter.get_submodule("host"), fix_mask=plan.fix_mask)
         run.console.print(str(report), highlight=False)

@@ -12,7 +12,7 @@ from examples.sdgan.metrics import caption_fidelity
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from test_training import run
+    from helpers.training import run
 
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:

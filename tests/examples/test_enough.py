@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import picture
-from test_layouts import WORDS, numbered, pickled, write
-from test_training import TINY
+from helpers.files import picture
+from helpers.layouts import WORDS, numbered, pickled, write
+from helpers.training import TINY
 
 from examples.attngan import retrofit
 from examples.sdgan import ablate, evaluate, train
@@ -112,7 +112,7 @@ def test_ablation_and_retrofit_ask_before_they_train(tmp_path: Path, capsys, mon
 
 
 def test_a_class_for_all_leaves_r_precision_rivals() -> None:
-    from test_evaluate import described
+    from helpers.layouts import described
 
     data = described(4)
     for names in (["A/0", "A/1", "B/2", "B/3"], ["A/0", "A/1", "A/2", "A/3"]):

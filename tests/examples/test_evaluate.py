@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers.layouts import described
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -51,12 +52,6 @@ class Drawer:
 
 def features(images: torch.Tensor) -> torch.Tensor:
     return images[:, 0, :4, :4].flatten(1)
-
-
-def described(count: int, per: int = 4, classes: int | None = None) -> CaptionedImages:
-    captions = [[f"image{i} caption{k}" for k in range(per)] for i in range(count)]
-    labels = None if classes is None else torch.arange(count) % classes
-    return CaptionedImages("test", cast(Any, None), captions, classes=labels)
 
 
 def sampler(**kwargs) -> Sampler:

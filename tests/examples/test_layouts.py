@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hostile import picture
+from helpers.files import picture
+from helpers.layouts import NAMES, WORDS, numbered, pickled, write
 from PIL import Image
 
 from examples.sdgan.config import EncoderOptions, preset
@@ -16,41 +17,6 @@ from examples.sdgan.data import DataError, open_data
 from examples.sdgan.data.classes import classes_of
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
-
-NAMES = ("001.A/a1", "001.A/a2", "002.B/b1", "002.B/b2")
-
-
-def write(root: Path, names: Sequence[str], split: str = "train", ending: str = ".jpg") -> Path:
-    """Images and captions, and the list that names them."""
-    for name in names:
-        picture(root / "images" / f"{name}{ending}")
-        text = root / "text" / f"{name}.txt"
-        text.parent.mkdir(parents=True, exist_ok=True)
-        text.write_text(f"a bird called {Path(name).name}\nit is red\n", encoding="utf-8")
-    (root / split).mkdir(exist_ok=True)
-    (root / split / "filenames.txt").write_text("\n".join(names), encoding="utf-8")
-    return root
-
-
-def pickled(
-    root: Path, names: Sequence[str], captions: list, words: dict, split: str = "train", protocol: int = 2
-) -> Path:
-    """AttnGAN's layout: no texts, names and captions pickled."""
-    for name in names:
-        picture(root / "images" / f"{name}.jpg")
-    (root / split).mkdir(exist_ok=True)
-    (root / split / "filenames.pickle").write_bytes(pickle.dumps(list(names), protocol))
-    content = [captions, [], words, {}] if split == "train" else [[], captions, words, {}]
-    (root / "captions.pickle").write_bytes(pickle.dumps(content, protocol))
-    return root
-
-
-WORDS = {0: "<end>", 1: "a", 2: "red", 3: "bird", **{10 + i: f"word{i}" for i in range(90)}}
-
-
-def numbered(images: int, each: int) -> list[list[int]]:
-    return [[1, 10 + i, 3] for i in range(images) for _ in range(each)]
-
 
 # Classes
 

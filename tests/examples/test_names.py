@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import picture
-from test_layouts import NAMES, write
+from helpers.files import picture
+from helpers.layouts import NAMES, write
 
 from examples.sdgan.data import DataError
 from examples.sdgan.data.coco import coco

@@ -15,8 +15,8 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-from test_processes import SCRIPT
-from test_training import TINY, run, same, weights
+from helpers.processes import SCRIPT
+from helpers.training import TINY, run, same, weights
 
 from examples.sdgan import sample
 from examples.sdgan.data import toy
@@ -60,8 +60,8 @@ def test_ctrl_c_of_a_terminal_reaches_the_loaders_too(workers: str, tmp_path: Pa
 def test_ctrl_c_while_the_last_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = checkpoint.save
 
-    def pressed(state: dict[str, Any], path: Path) -> None:
-        original(state, path)
+    def pressed(state: dict[str, Any], path: Path, *again: str) -> None:
+        original(state, path, *again)
         if state["steps"]["encoders"] == 7:
             signal.raise_signal(signal.SIGINT)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import resource
@@ -15,24 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import TINY, same, weights
+from helpers.processes import ROOT, SCRIPT, environment
+from helpers.training import TINY, same, weights
 
 from examples.sdgan.models import checkpoint
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
-import functools, os, sys, torch
-sys.path[:0] = [{root!r}]
-for name in ("Adam", "AdamW"):
-    eps = float(os.environ.get("ADAM_EPS", "1e-8"))
-    setattr(torch.optim, name, functools.partial(getattr(torch.optim, name), eps=eps))
-from examples.sdgan import train
-from examples.sdgan.metrics import caption_fidelity
-from examples.sdgan.data import toy
-toy.COUNTS, caption_fidelity.STEPS = {{"train": 60, "test": 30}}, 3
-if __name__ == "__main__":
-    sys.exit(train.main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +25,6 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("script") / "train_few_birds.py"
     path.write_text(SCRIPT.format(root=str(ROOT)))
     return path
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def train(script: Path, out: Path, *arguments: str, launcher: tuple[str, ...] = (), **options) -> subprocess.Popen:

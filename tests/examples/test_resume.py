@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from hostile import picture
+from helpers.files import picture
+from helpers.layouts import write
+from helpers.training import TINY, run
 from PIL import Image
 from rich.console import Console
-from test_layouts import write
-from test_training import TINY, run
 
 from examples.sdgan import train
 from examples.sdgan.config import EncoderOptions

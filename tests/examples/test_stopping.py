@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-from test_processes import ROOT, environment
-from test_training import TINY
+from helpers.processes import ROOT, environment
+from helpers.training import TINY
 
 from examples.sdgan.training.distributed import ProcessStopped, leaving_is_told, same_everywhere, together
 from examples.sdgan.training.loop import NotFinite

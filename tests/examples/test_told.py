@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hostile import picture, write_coco
-from test_layouts import NAMES, WORDS, pickled, write
-from test_training import TINY
+from helpers.files import picture, write_coco
+from helpers.layouts import NAMES, WORDS, pickled, write
+from helpers.training import TINY
 
 from examples.sdgan import train
 from examples.sdgan.data import DataError, toy

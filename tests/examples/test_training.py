@@ -11,11 +11,12 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers.training import run, same, weights
 from lightning.fabric import Fabric
 from PIL import Image
 from rich.console import Console
 
-from examples.sdgan import sample, train
+from examples.sdgan import sample
 from examples.sdgan.config import from_json
 from examples.sdgan.data import toy
 from examples.sdgan.inference.export import load_image_encoder, load_sampler
@@ -28,60 +29,11 @@ from examples.sdgan.training.logger import NoLogger
 from examples.sdgan.training.loop import Loop, NotFinite
 from examples.sdgan.training.phase import Batches
 
-TINY = [
-    "--size",
-    "32",
-    "--batch-size",
-    "4",
-    "--steps",
-    "6",
-    "--encoder-steps",
-    "7",
-    "--encoder.label-share",
-    "0.45",
-    "--encoder.batch-size",
-    "8",
-    "--encoder.dim",
-    "8",
-    "--generator.channels",
-    "8",
-    "8",
-    "8",
-    "--discriminator.channels",
-    "8",
-    "--checkpoint-every",
-    "3",
-]
-
 
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
     monkeypatch.setattr(caption_fidelity, "STEPS", 3)
-
-
-def run(out: Path, *arguments: str) -> int:
-    return train.main([*TINY, "--out", str(out), *arguments])
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    state = checkpoint.load(out / "checkpoint.pt")
-    return {f"{part}.{name}": value for part in ("phases", "ema") for name, value in _flat(state[part])}
-
-
-def _flat(tree, prefix=""):
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _flat(value, f"{prefix}{key}.")
-    elif isinstance(tree, list):
-        for key, value in enumerate(tree):
-            yield from _flat(value, f"{prefix}{key}.")
-    elif isinstance(tree, torch.Tensor):
-        yield prefix, tree
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_leaves_what_it_promises(finished: Path, capsys: pytest.CaptureFixture) -> None:

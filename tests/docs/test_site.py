@@ -1,0 +1,108 @@
+"""The site: docstrings and formulas become what a browser shows, and the reference leaves no public name out."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import scbn
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE_TOOLS = "comes with the dev extra"
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "docs" / "_site" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    told = set(re.findall(r"^::: scbn\.[\w.]*?(\w+)$", pages, re.M))
+    assert set(scbn.__all__) <= told
+
+
+def test_the_menu_has_every_page() -> None:
+    nav = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    from_root = {"index.md", "changelog.md", "contributing.md"}
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(nav) == sorted(pages | from_root)
+
+
+def test_docstrings_become_markdown() -> None:
+    griffe = pytest.importorskip("griffe", reason=f"griffe {SITE_TOOLS}")
+    rest = tool("rest")
+    module = griffe.Module("scbn")
+    module.set_member("word_attention", griffe.Function("word_attention"))
+    public = {"WordSCBN": "scbn.word.WordSCBN"}
+
+    def convert(text: str) -> str:
+        return rest.markdown(text, module, public)
+
+    assert convert("A.\n\n.. math:: y = x\n\nB.") == "A.\n\n\n$$\ny = x\n$$\n\nB."
+    aligned = convert(".. math::\n    a &= b \\\\\n    c &= d\n\nB :math:`x_j`.")
+    assert aligned == "\n$$\n\\begin{aligned}\na &= b \\\\\nc &= d\n\\end{aligned}\n$$\n\nB $x_j$."
+    assert convert("As :class:`WordSCBN`.") == "As [`WordSCBN`][scbn.word.WordSCBN]."
+    assert convert(":func:`scbn.WordSCBN`") == "[`scbn.WordSCBN`][scbn.word.WordSCBN]"
+    assert convert(":mod:`scbn.ops`, :mod:`fnmatch`") == "[`scbn.ops`][scbn.ops], `fnmatch`"
+    assert convert(":func:`word_attention`") == "[`word_attention`][scbn.word_attention]"
+    assert "(https://docs.pytorch.org" in convert(":class:`torch.nn.BatchNorm2d`")
+    assert convert("Shapes:\n    x (N, C).\n\nSource: Yin.") == "**Shapes:**\n\nx (N, C).\n\n**Source:** Yin."
+
+
+def test_no_docstring_keeps_its_markup() -> None:
+    griffe = pytest.importorskip("griffe", reason=f"griffe {SITE_TOOLS}")
+    rest = tool("rest")
+    package = griffe.load("scbn", search_paths=[ROOT], extensions=griffe.Extensions(rest.RestDocstrings()))
+    left, seen = [], 0
+    todo = [package]
+    while todo:
+        obj = todo.pop()
+        seen += obj.docstring is not None
+        if obj.docstring and re.search(r":[a-z]+:`|\.\. \w+::", obj.docstring.value):
+            left.append(obj.path)
+        todo += [member for member in obj.members.values() if not member.is_alias]
+    assert seen > 100
+    assert not left
+
+
+def test_formulas_become_mathml() -> None:
+    pytest.importorskip("latex2mathml", reason=f"latex2mathml {SITE_TOOLS}")
+    pytest.importorskip("mkdocs", reason=f"mkdocs {SITE_TOOLS}")
+    from mkdocs.exceptions import PluginError
+
+    hooks = tool("hooks")
+    drawn = hooks.mathml(r"\mathrm{softmax}_t(x_j)", False, "page.md")
+    assert drawn.startswith("<math")
+    assert "<mi>softmax</mi>" in drawn
+    lines = hooks.mathml("\\begin{aligned} a &= b \\\\ c &= d \\end{aligned}", True, "page.md")
+    assert lines.count("<mtr>") == 2
+    assert hooks.formula(r"a = b, \qquad c = d", True, "page.md").count("<math") == 2
+    for unknown in (r"\nosuchthing x", "a $$ b", "a & b"):
+        with pytest.raises(PluginError, match=r"page\.md"):
+            hooks.mathml(unknown, False, "page.md")
+
+
+@pytest.mark.parametrize(
+    ("link", "page", "expected"),
+    [
+        ("docs/layers.md", "index.md", "layers.md"),
+        ("docs/images/samples.png", "index.md", "images/samples.png"),
+        ("../benchmarks/results/a.png", "benchmark.md", "benchmarks/results/a.png"),
+        ("../CHANGELOG.md", "limits.md", "changelog.md"),
+        ("../extend.md", "api/generator.md", "../extend.md"),
+        ("benchmark.md", "limits.md", "benchmark.md"),
+    ],
+)
+def test_links_lead_where_they_lead_on_github(link: str, page: str, expected: str) -> None:
+    pytest.importorskip("latex2mathml", reason=f"latex2mathml {SITE_TOOLS}")
+    pytest.importorskip("mkdocs", reason=f"mkdocs {SITE_TOOLS}")
+    assert tool("hooks")._target(link, page) == expected
