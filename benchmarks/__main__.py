@@ -14,13 +14,13 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks.contenders import CONTENDERS, YARDSTICK
+from benchmarks.candidates import BASELINE, CANDIDATES
 from benchmarks.generator import measure_generator
 from benchmarks.growth import growth
-from benchmarks.provenance import commit, machine
 from benchmarks.report import table, write
 from benchmarks.run import DTYPES, Row, Setting, Shape, measure
 from benchmarks.timing import copy_bandwidth
+from examples.provenance import commit, machine
 
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "cpu": ((8, 64, 128, 128), (16, 128, 64, 64), (4, 64, 256, 256)),
@@ -36,8 +36,8 @@ class Options:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     shapes: tuple[Shape, ...] = ()
     """Of x: samples, channels, height, width; by default what suits the device."""
-    contenders: tuple[str, ...] = ("*",)
-    """Names or patterns; the yardstick always runs."""
+    candidates: tuple[str, ...] = ("*",)
+    """Names or patterns; the baseline always runs."""
     words: int = 18
     rounds: int = 9
     threads: int = 1
@@ -46,7 +46,7 @@ class Options:
     generator: bool = False
     """Also measure the whole generator at 64, 128 and 256 px."""
     quick: bool = False
-    """One small shape, three rounds and the contenders that matter most: within a minute."""
+    """One small shape, three rounds and the candidates that matter most: within a minute."""
     out: Path = Path("runs/benchmarks")
     """Folder for results.json, results.csv and the pictures."""
 
@@ -58,11 +58,11 @@ def main() -> int:
     if device == "cuda" and not torch.cuda.is_available():
         print("--device cuda: torch sees no GPU here; leave the option out to use the CPU", file=sys.stderr)
         return 2
-    chosen = [c for c in CONTENDERS if c.name == YARDSTICK or _matches(c.name, options.contenders)]
-    if len(chosen) == 1 and YARDSTICK not in options.contenders:
-        names = "\n  ".join(c.name for c in CONTENDERS)
+    chosen = [c for c in CANDIDATES if c.name == BASELINE or _matches(c.name, options.candidates)]
+    if len(chosen) == 1 and BASELINE not in options.candidates:
+        names = "\n  ".join(c.name for c in CANDIDATES)
         print(
-            f"--contenders {' '.join(options.contenders)}: no such contender; there are\n  {names}",
+            f"--candidates {' '.join(options.candidates)}: no such candidate; there are\n  {names}",
             file=sys.stderr,
         )
         return 2

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.attngan.hosts import EasyDict
+
 REPLACEMENTS = (
     (".data[0]", ".item()"),  # indexing a scalar, gone since PyTorch 0.5
     ("torch.ByteTensor(masks)", "torch.ByteTensor(masks).bool()"),  # masks are bool since 1.2
@@ -28,16 +30,6 @@ _FILES = {
     "model": "model.py",
     "miscc.losses": "miscc/losses.py",
 }
-
-
-class _Config(dict):
-    """What the package easydict is used for."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
 
 
 class AttnGANTraining:
@@ -109,7 +101,7 @@ def _load(code: Path, device: str) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{code}: no checkout of taoxugit/AttnGAN's folder code; it lacks {', '.join(missing)}")
     easydict = types.ModuleType("easydict")
-    easydict.EasyDict = _Config  # type: ignore[attr-defined]
+    easydict.EasyDict = EasyDict  # type: ignore[attr-defined]
     miscc = types.ModuleType("miscc")
     miscc.__path__ = []  # type: ignore[attr-defined]
     sys.modules.setdefault("easydict", easydict)

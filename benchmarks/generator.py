@@ -44,7 +44,7 @@ def measure_generator(setting: Setting, samples: int, channels: int, report: Cal
         stills.append(still)
     for number in range(setting.rounds + 1):
         for row, step, still in zip(rows, steps, stills, strict=True):
-            report(f"round {number}/{setting.rounds} {row.contender}")
+            report(f"round {number}/{setting.rounds} {row.candidate}")
             times = seconds(step, setting.device, setting.threads), seconds(still, setting.device, setting.threads)
             if number:
                 row.step.append(times[0])

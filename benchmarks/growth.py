@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from benchmarks.contenders import CONTENDERS
+from benchmarks.candidates import CANDIDATES
 from benchmarks.run import Row, Setting, Shape, measure
 
 NAMES = ("BatchNorm2d", "SentenceSCBN", "WordSCBN", "formula as written")
@@ -15,11 +15,11 @@ VALUES = {"T": (4, 9, 18, 36, 64), "C": (16, 32, 64, 128, 256), "H": (16, 32, 64
 
 def growth(setting: Setting, report: Callable[[str], None]) -> dict[str, list[tuple[int, Row]]]:
     """Of each axis, its values and the rows measured there; W follows H."""
-    contenders = [c for c in CONTENDERS if c.name in NAMES]
+    candidates = [c for c in CANDIDATES if c.name in NAMES]
     panels: dict[str, list[tuple[int, Row]]] = {}
     for axis, value, shape, words in _points(setting.words):
         told = dataclasses.replace(setting, words=words)
-        rows = measure(shape, contenders, told, lambda s, a=axis, v=value: report(f"growth, {a} = {v}: {s}"))
+        rows = measure(shape, candidates, told, lambda s, a=axis, v=value: report(f"growth, {a} = {v}: {s}"))
         panels.setdefault(axis, []).extend((value, row) for row in rows)
     return panels
 

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
-from benchmarks.contenders import YARDSTICK
+from benchmarks.candidates import BASELINE
 from benchmarks.run import Row, Shape
 
 # Passes over x that a step cannot do without: read for statistics, read, write; read x and dy twice, write dx.
@@ -20,15 +20,13 @@ FLOOR = {"step": 8, "inference": 2}
 
 
 def ratios(row: Row, base: Row, what: str) -> list[float]:
-    """Of each round, the contender's time over the baseline's of the same round."""
+    """Of each round, the candidate's time over the baseline's of the same round."""
     return [a / b for a, b in zip(getattr(row, what), getattr(base, what), strict=True)]
 
 
-def yardstick(rows: list[Row], row: Row, what: str) -> Row:
+def baseline(rows: list[Row], row: Row, what: str) -> Row:
     """The batch norm that a row is compared with: eager or compiled, whichever is faster at its shape."""
-    plain = [
-        r for r in rows if r.shape == row.shape and r.words == row.words and r.contender.startswith(YARDSTICK)
-    ]
+    plain = [r for r in rows if r.shape == row.shape and r.words == row.words and r.candidate.startswith(BASELINE)]
     return min(plain, key=lambda r: median(getattr(r, what)))
 
 
@@ -36,7 +34,7 @@ def plot_ratios(rows: list[Row], path: Path, title: str) -> None:
     """A panel for step and one for inference; a bar is the median over rounds, the line spans all rounds."""
 
     def values(row: Row, what: str) -> list[float]:
-        return ratios(row, yardstick(rows, row, what), what)
+        return ratios(row, baseline(rows, row, what), what)
 
     _bars(rows, values, "as a multiple of the faster BatchNorm2d", path, title, reference=1.0)
 
@@ -55,10 +53,10 @@ def plot_growth(panels: dict[str, list[tuple[int, Row]]], path: Path, title: str
     """Milliseconds of a step against T, C, H and N, one panel each; the band spans all rounds."""
     figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False)
     for axis, (name, points) in zip(axes[0], panels.items(), strict=True):
-        for contender in dict.fromkeys(row.contender for _, row in points):
-            mine = [(at, row) for at, row in points if row.contender == contender]
+        for candidate in dict.fromkeys(row.candidate for _, row in points):
+            mine = [(at, row) for at, row in points if row.candidate == candidate]
             at = [value for value, _ in mine]
-            (line,) = axis.plot(at, [1e3 * median(row.step) for _, row in mine], marker="o", ms=3, label=contender)
+            (line,) = axis.plot(at, [1e3 * median(row.step) for _, row in mine], marker="o", ms=3, label=candidate)
             low, high = ([1e3 * pick(row.step) for _, row in mine] for pick in (min, max))
             axis.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         axis.set(xscale="log", yscale="log", xlabel=name)
@@ -78,11 +76,11 @@ def plot_growth(panels: dict[str, list[tuple[int, Row]]], path: Path, title: str
 
 def _bars(rows: list[Row], values, label: str, path: Path, title: str, reference: float) -> None:
     shapes = list(dict.fromkeys(row.shape for row in rows))
-    names = list(dict.fromkeys(row.contender for row in rows))
+    names = list(dict.fromkeys(row.candidate for row in rows))
     figure, axes = plt.subplots(1, 2, figsize=(12, 0.26 * len(names) * len(shapes) + 1.4), sharey=True)
     for axis, what in zip(axes, ("step", "inference"), strict=True):
         for s, shape in enumerate(shapes):
-            mine = {row.contender: row for row in rows if row.shape == shape}
+            mine = {row.candidate: row for row in rows if row.shape == shape}
             for i, name in enumerate(names):
                 found = values(mine[name], what)
                 y = i + (s - (len(shapes) - 1) / 2) * 0.8 / len(shapes)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.plot import FLOOR, plot_bandwidth, plot_growth, plot_ratios, ratios, yardstick
+from benchmarks.plot import FLOOR, baseline, plot_bandwidth, plot_growth, plot_ratios, ratios
 from benchmarks.run import Row
 
 
@@ -19,19 +19,19 @@ def table(rows: list[Row], itemsize: int, limit: float, base: str | None = None)
     """Medians over rounds of the ratio to the faster batch norm (or ``base``) in the same round, with the range."""
     multiple = base or "BN"
     result = Table(
-        "shape", "contender", f"step / {multiple}", f"inference / {multiple}", "kept / |x|", "of copy", "error"
+        "shape", "candidate", f"step / {multiple}", f"inference / {multiple}", "kept / |x|", "of copy", "error"
     )
     for row in rows:
         cells = []
         for what in ("step", "inference"):
-            other = yardstick(rows, row, what) if base is None else next(r for r in rows if r.contender == base)
+            other = baseline(rows, row, what) if base is None else next(r for r in rows if r.candidate == base)
             cells.append(_spread(ratios(row, other, what)))
         size = itemsize * _volume(row)
         share = FLOOR["step"] * size / median(row.step) / limit
         kept = f"{row.kept / size:.2f}" if row.kept else ""
         error = "" if row.error is None else f"{row.error:.0e}"
         of_copy = f"{share:.0%}" if base is None else ""
-        result.add_row("x".join(map(str, row.shape)), row.contender, *cells, kept, of_copy, error)
+        result.add_row("x".join(map(str, row.shape)), row.candidate, *cells, kept, of_copy, error)
     return result
 
 
@@ -57,7 +57,7 @@ def write(
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         header = [
-            "contender",
+            "candidate",
             "n",
             "c",
             "h",
@@ -73,7 +73,7 @@ def write(
         for row in [*rows, *generator]:
             times = median(row.step), median(row.inference)
             writer.writerow(
-                [row.contender, *row.shape, row.words, *times, row.kept, row.peak, row.error, *about.values()]
+                [row.candidate, *row.shape, row.words, *times, row.kept, row.peak, row.error, *about.values()]
             )
     title = (
         f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, "

@@ -1,4 +1,4 @@
-"""Gate first, then interleaved timing: a contender that does not agree with the oracle in this very run gets no time."""
+"""Correctness check first, then interleaved timing: a candidate that does not agree with the oracle in this very run gets no time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.contenders import Contender
-from benchmarks.relatives import Call, Layer
+from benchmarks.alternatives import Call, Layer
+from benchmarks.candidates import Candidate
 from benchmarks.timing import seconds
 from scbn import SentenceSCBN, TextFeatures, WordSCBN, reference
 
@@ -34,9 +34,9 @@ class Setting:
 
 @dataclass
 class Row:
-    """A contender at a shape: seconds of each round, bytes kept for the backward, and on a GPU the peak of a step."""
+    """A candidate at a shape: seconds of each round, bytes kept for the backward, and on a GPU the peak of a step."""
 
-    contender: str
+    candidate: str
     shape: Shape
     words: int = 18
     error: float | None = None
@@ -62,16 +62,16 @@ def text_of(samples: int, words: int, device: str = "cpu") -> TextFeatures:
     return TextFeatures(*(None if t is None else t.to(device) for t in text))
 
 
-def gate(contender: Contender, words: int, device: str = "cpu", dtype: str = "float32") -> float:
+def check_correctness(candidate: Candidate, words: int, device: str = "cpu", dtype: str = "float32") -> float:
     """The largest relative error of output and gradients against the float64 oracle, on a small map.
 
     Raises:
         ValueError: it is more than rounding explains.
     """
-    assert contender.same_as is not None
+    assert candidate.same_as is not None
     torch.manual_seed(1)
     kind = DTYPES[dtype]
-    layer = layers(16)[contender.same_as]
+    layer = layers(16)[candidate.same_as]
     x, text = (torch.randn(3, 16, 24, 20) * 1.5 + 0.5).to(kind), text_of(3, words)
     weight = torch.randn(x.shape).to(kind)
 
@@ -79,7 +79,7 @@ def gate(contender: Contender, words: int, device: str = "cpu", dtype: str = "fl
     exact_text = TextFeatures(*(None if t is None else t.double() for t in text))
     want = _gradients(_oracle(exact), x.double(), exact_text, weight.double(), list(exact.parameters()))
     layer = layer.to(device)
-    call = _compiled(contender.make(layer)) if contender.compiled else contender.make(layer)
+    call = _compiled(candidate.make(layer)) if candidate.compiled else candidate.make(layer)
     text = TextFeatures(*(None if t is None else t.to(device) for t in text))
     got = _gradients(call, x.to(device), text, weight.to(device), list(layer.parameters()))
     # float32's tolerance is for relative errors; half precision has cancelling sums that are small by chance.
@@ -89,7 +89,7 @@ def gate(contender: Contender, words: int, device: str = "cpu", dtype: str = "fl
         for a, b in zip(got, want, strict=True)
     ]
     if not max(errors) < TOLERANCE[dtype]:
-        raise ValueError(f"{contender.name} disagrees with the oracle: relative errors {errors}")
+        raise ValueError(f"{candidate.name} disagrees with the oracle: relative errors {errors}")
     return max(errors)
 
 
@@ -114,9 +114,9 @@ def _gradients(
 
 
 def measure(
-    shape: Shape, contenders: Sequence[Contender], setting: Setting, report: Callable[[str], None]
+    shape: Shape, candidates: Sequence[Candidate], setting: Setting, report: Callable[[str], None]
 ) -> list[Row]:
-    """Rows of the contenders at a shape; the rounds alternate between them, the first is thrown away."""
+    """Rows of the candidates at a shape; the rounds alternate between them, the first is thrown away."""
     torch.manual_seed(0)
     n, c = shape[:2]
     device, kind = setting.device, DTYPES[setting.dtype]
@@ -124,13 +124,13 @@ def measure(
     dy, text = torch.randn(shape, device=device).to(kind), text_of(n, setting.words, device)
     rows: list[Row] = []
     calls: list[tuple[Callable[[], object], Callable[[], object]]] = []
-    for contender in contenders:
-        report(f"checking {contender.name}")
-        error = gate(contender, setting.words, device, setting.dtype) if contender.same_as else None
-        row = Row(contender.name, shape, setting.words, error)
-        layer = layers(c, device)[contender.same_as or "word"]
-        train, still = contender.make(layer), contender.make(copy.deepcopy(layer).eval())
-        if contender.compiled:
+    for candidate in candidates:
+        report(f"checking {candidate.name}")
+        error = check_correctness(candidate, setting.words, device, setting.dtype) if candidate.same_as else None
+        row = Row(candidate.name, shape, setting.words, error)
+        layer = layers(c, device)[candidate.same_as or "word"]
+        train, still = candidate.make(layer), candidate.make(copy.deepcopy(layer).eval())
+        if candidate.compiled:
             train, still = _compiled(train), _compiled(still)
         row.kept = _kept(train, x, text)
         rows.append(row)
@@ -139,7 +139,7 @@ def measure(
             row.peak = _peak(calls[-1][0])
     for number in range(setting.rounds + 1):
         for row, (step, inference) in zip(rows, calls, strict=True):
-            report(f"round {number}/{setting.rounds} {row.contender}")
+            report(f"round {number}/{setting.rounds} {row.candidate}")
             times = seconds(step, device, setting.threads), seconds(inference, device, setting.threads)
             x.grad = None
             if number:

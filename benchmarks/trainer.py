@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.attngan_code import REPLACEMENTS, AttnGANTraining
-from benchmarks.provenance import commit, machine
+from examples.provenance import commit, machine
 from examples.sdgan.config import Config, preset
 from examples.sdgan.data.dataset import to_float
 from examples.sdgan.data.pairs import PairBatch
@@ -91,7 +91,7 @@ def run(options: Options, device: str, console: Console) -> dict[str, Any]:
     same = torch.arange(options.images // 2, device=device) % 2 == 0
     batch = PairBatch(pixels, tokens, same, classes, classes)
     steps = iter(range(1 << 30))
-    contenders: dict[str, Callable[[], Any]] = {"SD-GAN, ours": lambda: ours.step(next(steps), batch)}
+    candidates: dict[str, Callable[[], Any]] = {"SD-GAN, ours": lambda: ours.step(next(steps), batch)}
     agreement = None
     theirs = None
     if options.attngan is not None:
@@ -105,20 +105,20 @@ def run(options: Options, device: str, console: Console) -> dict[str, Any]:
         order = classes.cpu().numpy()
         # Images come in floats and three sizes from its data loader; ours scales on the device, inside the step.
         images = [image.contiguous() for image in pyramid(to_float(pixels), [64, 128, 256])]
-        contenders["AttnGAN, published code"] = lambda: theirs.step(images, tokens, lengths, order)
+        candidates["AttnGAN, published code"] = lambda: theirs.step(images, tokens, lengths, order)
 
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for name, call in contenders.items():
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for name, call in candidates.items():
         call()  # allocator, oneDNN's and cuDNN's choices, compilation
         call()
         console.print(f"{name}: warm")
     for number in range(options.rounds):
-        for name in list(contenders) if number % 2 else list(contenders)[::-1]:
-            times[name].append(seconds(contenders[name], device))
+        for name in list(candidates) if number % 2 else list(candidates)[::-1]:
+            times[name].append(seconds(candidates[name], device))
         console.print(
             f"round {number + 1}/{options.rounds}: " + ", ".join(f"{n} {t[-1]:.2f} s" for n, t in times.items())
         )
-    parts = profile(ours, contenders["SD-GAN, ours"], device)
+    parts = profile(ours, candidates["SD-GAN, ours"], device)
     return {
         "images": options.images,
         "seconds": times,
@@ -218,7 +218,7 @@ def profile(ours: GanTraining, call: Callable[[], Any], device: str, rounds: int
 
 def table(record: dict[str, Any]) -> Table:
     """Medians and the spread."""
-    result = Table("contender", "s / step", "range", "images / s", "parameters G, D")
+    result = Table("candidate", "s / step", "range", "images / s", "parameters G, D")
     for name, times in record["seconds"].items():
         g, d = record["parameters"][name]
         spread = f"{min(times):.2f} to {max(times):.2f}"

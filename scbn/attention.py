@@ -1,4 +1,4 @@
-"""The visual-semantic embedding: what each image region hears of each word."""
+"""The visual-semantic embedding: how much each image region attends to each word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark: its gate lets only the same function through, and a run leaves its table and picture."""
+"""The benchmark: its correctness check lets only the same function through, and a run leaves its table and picture."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import generator, growth, run
-from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.plot import ratios, yardstick
+from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.plot import baseline, ratios
 
-EAGER = [c for c in CONTENDERS if not c.compiled]
+EAGER = [c for c in CANDIDATES if not c.compiled]
 
 
-@pytest.mark.parametrize("contender", [c for c in EAGER if c.same_as], ids=lambda c: c.name)
-def test_contenders_agree_with_the_oracle(contender: Contender) -> None:
-    assert run.gate(contender, words=5) < 1e-3
+@pytest.mark.parametrize("candidate", [c for c in EAGER if c.same_as], ids=lambda c: c.name)
+def test_candidates_agree_with_the_oracle(candidate: Candidate) -> None:
+    assert run.check_correctness(candidate, words=5) < 1e-3
 
 
 def test_the_gate_stops_what_computes_something_else() -> None:
@@ -27,13 +27,13 @@ def test_the_gate_stops_what_computes_something_else() -> None:
         return lambda x, text: layer(x, text) + 0 * x.detach()[:1].mean() + 1e-2 * x
 
     with pytest.raises(ValueError, match="off disagrees with the oracle"):
-        run.gate(Contender("off", "word", detached), words=5)
+        run.check_correctness(Candidate("off", "word", detached), words=5)
 
 
 def test_a_run_leaves_table_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(command, "CONTENDERS", EAGER)
+    monkeypatch.setattr(command, "CANDIDATES", EAGER)
     monkeypatch.setattr(command, "copy_bandwidth", lambda device, threads: 1e10)
     monkeypatch.setattr(growth, "VALUES", {"T": (2, 3), "C": (3,), "H": (4,), "N": (1, 2)})
     monkeypatch.setattr(growth, "START", (2, 4, 8, 8))
@@ -62,9 +62,9 @@ def test_a_run_leaves_table_and_picture(
         assert (tmp_path / picture).stat().st_size > 10_000
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + len(EAGER)
-    assert lines[0].startswith("contender,n,c,h,w,words,step_s,inference_s,kept_bytes")
+    assert lines[0].startswith("candidate,n,c,h,w,words,step_s,inference_s,kept_bytes")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert [row["contender"] for row in content["rows"]] == [c.name for c in EAGER]
+    assert [row["candidate"] for row in content["rows"]] == [c.name for c in EAGER]
     assert all(len(row["step"]) == len(row["inference"]) == 2 for row in content["rows"])
     assert [point["at"] for point in content["growth"]["N"]] == [1] * 4 + [2] * 4
     assert "WordSCBN" in capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_a_run_leaves_table_and_picture(
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["--contenders", "nothing"], "no such contender"), (["--device", "cuda"], "torch sees no GPU here")],
+    [(["--candidates", "nothing"], "no such candidate"), (["--device", "cuda"], "torch sees no GPU here")],
 )
 def test_a_wrong_option_says_what_to_do(
     arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -85,36 +85,36 @@ def test_a_wrong_option_says_what_to_do(
 
 def test_the_generator_is_measured_with_every_norm() -> None:
     rows = generator.measure_generator(run.Setting(words=3, rounds=1), 2, 2, lambda s: None)
-    assert [row.contender for row in rows] == list(generator.NORMS)
+    assert [row.candidate for row in rows] == list(generator.NORMS)
     assert all(row.step[0] > 0 for row in rows)
 
 
-def test_the_yardstick_is_the_faster_batch_norm() -> None:
+def test_the_baseline_is_the_faster_batch_norm() -> None:
     shape = (1, 1, 1, 1)
     eager, compiled = (
         run.Row("BatchNorm2d", shape, step=[2.0]),
         run.Row("BatchNorm2d, compiled", shape, step=[1.0]),
     )
     other = run.Row("WordSCBN", shape, step=[3.0])
-    assert yardstick([eager, compiled, other], other, "step") is compiled
+    assert baseline([eager, compiled, other], other, "step") is compiled
 
 
 @pytest.mark.parametrize(
     "name",
     ["class-conditional BN", "affine after the norm", "spatially masked affine", "attention once, then 1x1"],
 )
-def test_relatives_normalise(name: str) -> None:
-    contender = next(c for c in CONTENDERS if c.name == name)
+def test_alternatives_normalise(name: str) -> None:
+    candidate = next(c for c in CANDIDATES if c.name == name)
     x = torch.randn(4, 8, 16, 16) * 5 + 100
-    y = contender.make(run.layers(8)["word"])(x, run.text_of(4, 3))
+    y = candidate.make(run.layers(8)["word"])(x, run.text_of(4, 3))
     assert y.shape == x.shape
     assert y.abs().max() < 50  # the mean is gone
 
 
-@pytest.mark.parametrize("contender", EAGER, ids=lambda c: c.name)
-def test_inference_uses_running_statistics_everywhere(contender: Contender) -> None:
-    layer = run.layers(4)[contender.same_as or "word"].eval()
-    call, text = contender.make(layer), run.text_of(2, 3)
+@pytest.mark.parametrize("candidate", EAGER, ids=lambda c: c.name)
+def test_inference_uses_running_statistics_everywhere(candidate: Candidate) -> None:
+    layer = run.layers(4)[candidate.same_as or "word"].eval()
+    call, text = candidate.make(layer), run.text_of(2, 3)
     x = torch.randn(2, 4, 6, 6)
     alone = call(x[:1], type(text)(*(None if t is None else t[:1] for t in text)))
     torch.testing.assert_close(call(x, text)[:1], alone)

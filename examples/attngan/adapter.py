@@ -39,7 +39,7 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def attention(self, noise: Tensor, text: TextFeatures) -> tuple[TreeOutput, dict[str, Tensor]]:
-        """Output, and the word map of every retrofitted layer that listens to words."""
+        """Output, and the word map of every retrofitted layer that attends to words."""
         maps: dict[str, Tensor] = {}
 
         def record(name: str) -> Any:

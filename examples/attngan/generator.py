@@ -51,7 +51,7 @@ class InitialStage(nn.Module):
 
 
 class Attention(nn.Module):
-    """What every position hears of the words, with upstream's mask."""
+    """What every position attends to of the words, with upstream's mask."""
 
     def __init__(self, channels: int, word_dim: int) -> None:
         super().__init__()

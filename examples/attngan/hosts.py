@@ -113,14 +113,14 @@ def _importing(code: Path) -> Iterator[None]:
             importlib.import_module("easydict")
         if "easydict" not in sys.modules:
             stand_in: Any = types.ModuleType("easydict")
-            stand_in.EasyDict = _EasyDict
+            stand_in.EasyDict = EasyDict
             sys.modules["easydict"] = stand_in
         yield
     finally:
         sys.path.remove(str(code))
 
 
-class _EasyDict(dict):
+class EasyDict(dict):
     """A dict whose keys are attributes: all the checkout needs of the package of this name."""
 
     __getattr__ = dict.__getitem__

@@ -23,7 +23,7 @@ from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.metrics.birds import measure
 from examples.sdgan.metrics.r_precision import r_precision
-from examples.sdgan.metrics.sample_size import check_rivals
+from examples.sdgan.metrics.sample_size import check_negatives
 from examples.sdgan.plots import samples
 from examples.sdgan.training.callbacks import DrawSamples, SaveCheckpoint, WarmUp
 from examples.sdgan.training.distributed import together
@@ -86,7 +86,7 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
         entry = load_weights(host, plan.checkpoint)
         check_images(host, config, plan.checkpoint)
     run = open_workspace(config, console, again="--train.resume", phases=("encoders", "attngan", FINE_TUNING))
-    check_rivals(run.test, _QUERIES)
+    check_negatives(run.test, _QUERIES)
     if plan.checkpoint is not None:
         run.console.print(f"weights of {plan.checkpoint}{f', its entry {entry}' if entry else ''}")
     with Trainer(run, [SaveCheckpoint(), DrawSamples(), WarmUp(plan.warm_up, FINE_TUNING)]) as trainer:

@@ -24,11 +24,11 @@ def side_by_side(
     path: Path,
     title: str,
 ) -> None:
-    """A row a caption: its image of every column, then where the finest word layer hears each word.
+    """A row a caption: its image of every column, then where the finest word layer attends to each word.
 
     Args:
         columns: name to images (N, 3, S, S) in [-1, 1].
-        maps: (N, T, H, W), or ``None`` where no layer listens to words.
+        maps: (N, T, H, W), or ``None`` where no layer attends to words.
         words: of each caption.
         captions: printed under their row.
         path: of the picture.

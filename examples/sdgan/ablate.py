@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from examples.provenance import commit
 from examples.sdgan.config import Config, SiameseOptions, preset
 from examples.sdgan.data import DataError
 from examples.sdgan.data.noise import fixed_noise
@@ -110,7 +110,7 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 600
     measure_every: int = 150
-    """Steps between measurements: the curves that runs are compared on at equal time and at equal fidelity."""
+    """Steps between measurements: the curves that runs are compared on at equal time and at equal caption fidelity."""
     images: int = 500
     """Images a measurement."""
     variants: tuple[str, ...] = ()
@@ -199,8 +199,8 @@ class Tools:
         captions, strangers, stranger_named = novel_captions(count, self.seed)
         novel = self.reader.read(sampler.images(captions, noise))
         return {
-            "fidelity": as_dict(caption_fidelity.fidelity(read, data.labels[:count], named)),
-            "novel_fidelity": as_dict(caption_fidelity.fidelity(novel, strangers, stranger_named)),
+            "caption_fidelity": as_dict(caption_fidelity.caption_fidelity(read, data.labels[:count], named)),
+            "novel_caption_fidelity": as_dict(caption_fidelity.caption_fidelity(novel, strangers, stranger_named)),
             "distance_ratio": consistency.distance_ratio(triples, self.reader.features),
             **{
                 f"agreement_{k}": v
@@ -305,21 +305,6 @@ def read_results(path: Path) -> list[dict[str, Any]]:
                 f"{path}, line {number}: no record of a run; remove the line to run it again"
             ) from error
     return records
-
-
-def commit() -> str:
-    """The commit that ran, with ``-dirty`` where files differed from it; ``unknown`` outside a checkout."""
-    try:
-        told = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parent,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return told.stdout.strip()
 
 
 if __name__ == "__main__":

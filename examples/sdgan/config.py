@@ -137,7 +137,7 @@ class Config:
     """Batch statistics of all processes together."""
     accumulate: int = 1
     """Parts a step is taken in, one after the other: memory of a part, gradients of the whole. Batch statistics
-    and DAMSM's rivals are those of a part."""
+    and DAMSM's negatives are those of a part."""
     compile: bool = False
     """Compile generator and discriminators with torch.compile."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

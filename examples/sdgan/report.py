@@ -45,7 +45,7 @@ _T = {
 """Student's t for a two-sided 95 % interval of the mean of so many seeds; of more, the last, which is a little wide."""
 _LOGS = 10
 _AXES = {"step": "steps", "cpu_seconds": "CPU seconds"}
-_DRAWN = ("fidelity", "novel_fidelity", "agreement_one", "agreement_neither", "distance_ratio")
+_DRAWN = ("caption_fidelity", "novel_caption_fidelity", "agreement_one", "agreement_neither", "distance_ratio")
 _PHOTOGRAPHED = ("r_precision", "matching_distance", "distance_ratio", "diversity")
 Record = dict[str, Any]
 
@@ -58,14 +58,14 @@ class Options:
     out: Path | None = None
     """Folder of tables.md and the plots; by default that of the results."""
     measures: tuple[str, ...] = ()
-    """By default, fidelity, agreement and distances on drawn birds; R-precision, distances and diversity on photographs."""
+    """By default, caption fidelity, agreement and distances on drawn birds; R-precision, distances and diversity on photographs."""
     baseline: str = "BN"
     full: str = "SCBN both + Siamese"
     """The two variants to show pictures of."""
     seed: int = 0
     """Of the runs to show."""
-    fidelity: str = ""
-    """The measure that "at equal fidelity" means; by default the first."""
+    at_equal: str = ""
+    """The measure at whose equal values runs are compared too; by default the first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +92,8 @@ def show(options: Options, console: Console) -> Path:
     if not records:
         raise ValueError(f"{options.results}: no results; run python -m examples.sdgan.ablate first")
     known = set.intersection(*({k for k in p if k != "step"} for r in records for p in r["points"]))
-    measures = options.measures or (_DRAWN if "fidelity" in known else _PHOTOGRAPHED)
-    against = options.fidelity or measures[0]
+    measures = options.measures or (_DRAWN if "caption_fidelity" in known else _PHOTOGRAPHED)
+    against = options.at_equal or measures[0]
     missing = [name for name in (*measures, against) if name not in known]
     if missing:
         raise ValueError(f"{options.results}: no measure {missing[0]!r} at every point; there are {sorted(known)}")
@@ -129,9 +129,7 @@ def pictures(options: Options, out: Path) -> None:
     images, maps, words = full.attention(shown, fixed_noise(len(shown), full.config.generator.noise_dim))
     layer = finest(maps)
     if layer is not None:
-        title = (
-            f"{options.full}: where each word is heard, layer {layer[0]}; the number is the map's highest weight"
-        )
+        title = f"{options.full}: attention to each word, layer {layer[0]}; the number is the map's highest weight"
         attention_sheet(images, layer[1], words, out / "word-maps.png", title=title)
 
 
@@ -159,7 +157,7 @@ def distances(records: list[Record]) -> str:
 
 
 def tables(records: list[Record], measures: Sequence[str], against: str) -> str:
-    """At equal steps, at equal time and at equal fidelity, as Markdown."""
+    """At equal steps, at equal time and at equal values of one measure, as Markdown."""
     steps = records[0]["points"][-1]["step"]
     parts = [f"Equal steps ({steps}):\n\n{_table(records, measures, _last, cost=True)}"]
     limits = {
@@ -249,7 +247,7 @@ def _last(record: Record, measure: str) -> float:
 
 
 def curves(records: list[Record], measures: Sequence[str], against: str, path: Path) -> None:
-    """Every seed's line, thin, and the mean over seeds: over steps, over time, and over fidelity."""
+    """Every seed's line, thin, and the mean over seeds: over steps, over time, and over one measure."""
     rows = [("step", m) for m in measures] + [("cpu_seconds", against)]
     rows += [(against, m) for m in measures if m != against]
     columns = 3

@@ -60,9 +60,9 @@ def make(options: Options, console: Console) -> Path:
             known = ", ".join(sampler.vocabulary.words[2:42])
             raise ValueError(f"no word of {caption!r} is known to this model; it knows, for example: {known}")
         if unknown:
-            console.print(f"words this model never saw, heard as 'unknown': {', '.join(unknown)}")
+            console.print(f"words this model never saw, read as 'unknown': {', '.join(unknown)}")
         if len(tokenize(caption)) > sampler.config.encoder.words:
-            console.print(f"only the first {sampler.config.encoder.words} words are heard")
+            console.print(f"only the first {sampler.config.encoder.words} words are used")
     captions = [caption for caption in options.caption for _ in range(options.count)]
     noise = fixed_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
     run = options.checkpoint.resolve()

@@ -52,7 +52,7 @@ def norm_factory(norm: Cue | MakeNorm, sentence_dim: int, word_dim: int | None) 
     if norm == "sentence":
         return lambda channels: SentenceSCBN(channels, sentence_dim)
     if word_dim is None:
-        raise ValueError(f"{norm=} listens to words; pass word_dim, the encoder's word feature size")
+        raise ValueError(f"{norm=} attends to words; pass word_dim, the encoder's word feature size")
     sentence = sentence_dim if norm == "both" else None
     return lambda channels: WordSCBN(channels, word_dim, sentence_dim=sentence)
 

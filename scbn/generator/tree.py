@@ -50,7 +50,7 @@ class TreeGenerator(nn.Module):
 
     Args:
         sentence_dim: size D_s of the sentence vector.
-        word_dim: size D_w of a word vector; needed where a norm listens to words.
+        word_dim: size D_w of a word vector; needed where a norm attends to words.
         stages: how many, from 1.
         base_size: pixels of the first stage's image: 4, 8, 16, ...; stage i has ``base_size * 2**i``.
         channels: of the feature map before each image head; one number, or one for each stage.
@@ -115,8 +115,8 @@ class TreeGenerator(nn.Module):
         self.stages = nn.ModuleList([initial_stage(condition_dim + noise_dim, widths[0], base_size, norms[0])])
         for before, width, make_norm in zip(widths, widths[1:], norms[1:], strict=False):
             self.stages.append(refinement_stage(before, width, residual_blocks, make_norm))
-        listening = (WordSCBN, VisualSemanticEmbedding)
-        self._word_dims = sorted({m.word_dim for m in self.stages.modules() if isinstance(m, listening)})
+        attending = (WordSCBN, VisualSemanticEmbedding)
+        self._word_dims = sorted({m.word_dim for m in self.stages.modules() if isinstance(m, attending)})
         self.heads = nn.ModuleList(nn.Conv2d(width, image_channels, 3, padding=1, bias=False) for width in widths)
 
     if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
@@ -172,7 +172,7 @@ class TreeGenerator(nn.Module):
 
         Returns:
             The output, and for each layer with an ``attention(x, text)`` its map (N, T, H, W), by the layer's name
-            and in the order in which they run. Empty where no norm listens to words. In training mode this is a
+            and in the order in which they run. Empty where no norm attends to words. In training mode this is a
             forward pass like any other and moves the running statistics; call ``eval()`` first.
         """
         maps: dict[str, Tensor] = {}

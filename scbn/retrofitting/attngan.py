@@ -53,7 +53,7 @@ def retrofit_attngan(
 ) -> Retrofit:
     """:func:`retrofit` for AttnGAN and its relatives: SCBN at the end of each upsampling layer, as SD-GAN has it.
 
-    The first stage, which has no word attention of its own either, listens to the sentence, later stages to the words.
+    The first stage, which has no word attention of its own either, is conditioned on the sentence, later stages on the words.
     Sizes are read from the model. Works on AttnGAN's ``G_NET`` and ``G_DCGAN``, DM-GAN, ControlGAN, MirrorGAN, and, with
     the sentence alone, StackGAN-v2.
 

@@ -17,7 +17,7 @@ class NormLayer(NamedTuple):
         name: as ``named_modules`` gives it.
         kind: its class.
         channels: how many it normalises.
-        cue: what it listens to, where it is retrofitted.
+        cue: what it is conditioned on, where it is retrofitted.
         problem: why it cannot be retrofitted, where it cannot.
         own_forward: its class is not PyTorch's and computes something of its own (statistics over GPUs, say), which an
             SCBN layer in its place does not.
@@ -47,7 +47,7 @@ class Retrofit:
 
     @property
     def replaced(self) -> tuple[NormLayer, ...]:
-        """The layers that listen to the text now."""
+        """The layers that are conditioned on the text now."""
         return tuple(norm for norm in self.norms if norm.name in self.names)
 
     @property

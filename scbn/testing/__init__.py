@@ -9,12 +9,12 @@ import importlib
 from collections.abc import Collection
 from typing import Any
 
-from scbn.testing import citizenship, values
+from scbn.testing import interop, values
 from scbn.testing.contract import BrokenContract, Check, MakeNorm
 
 __all__ = ["CHECKS", "BrokenContract", "Check", "check_conditional_norm"]
 
-CHECKS: tuple[Check, ...] = (*values.CHECKS, *citizenship.CHECKS)
+CHECKS: tuple[Check, ...] = (*values.CHECKS, *interop.CHECKS)
 """Every rule, in the order in which they are tried: for ``pytest.mark.parametrize("check", CHECKS, ids=str)``."""
 
 
@@ -30,13 +30,13 @@ def check_conditional_norm(
     Args:
         make: ``num_features -> nn.Module``, a new norm each time, called as ``norm(x, text)`` with x (N, C, H, W) and
             text a :class:`scbn.TextFeatures`.
-        word_dim: size D_w of a word vector, where the norm listens to words (N, T, D_w).
-        sentence_dim: size D_s of the sentence vector, where it listens to a sentence (N, D_s).
+        word_dim: size D_w of a word vector, where the norm is conditioned on words (N, T, D_w).
+        sentence_dim: size D_s of the sentence vector, where it is conditioned on a sentence (N, D_s).
         skip: names of rules that it is not meant to keep.
 
     Errors:
         :class:`BrokenContract`, an ``AssertionError``, that names each broken rule; ``rules`` has the names.
-        ``ValueError`` for a name in ``skip`` that no rule has, and where there is no cue to listen to.
+        ``ValueError`` for a name in ``skip`` that no rule has, and where there is no cue to condition on.
     """
     names = [check.name for check in CHECKS]
     unknown = sorted(set([skip] if isinstance(skip, str) else skip) - set(names))

@@ -77,7 +77,7 @@ class Subject:
             )
         if self.word_dim is None and self.sentence_dim is None:
             raise ValueError(
-                "a conditional norm listens to words or to a sentence; pass word_dim, the size of a word vector, "
+                "a conditional norm is conditioned on words or on a sentence; pass word_dim, the size of a word vector, "
                 "sentence_dim, the size of the sentence vector, or both"
             )
 

@@ -101,8 +101,8 @@ def padding_masks(draw: st.DrawFn, batch: int, words: int, *, empty_captions: bo
     rows = []
     for _ in range(batch):
         length = draw(st.integers(0 if empty_captions else 1, words))
-        heard = range(length) if at_end else draw(st.permutations(range(words)))[:length]
-        rows.append([word not in heard for word in range(words)])
+        unmasked = range(length) if at_end else draw(st.permutations(range(words)))[:length]
+        rows.append([word not in unmasked for word in range(words)])
     return torch.tensor(rows, dtype=torch.bool).reshape(batch, words)
 
 
@@ -132,16 +132,16 @@ def text_features(
     random = torch.Generator().manual_seed(draw(_seeds))
     words = draw(st.integers(1, max_words))
     mask = draw(st.none() | padding_masks(batch, words, empty_captions=empty_captions))
-    sentence = heard = None
+    sentence = features = None
     if sentence_dim is not None:
         sentence = torch.randn(batch, sentence_dim, generator=random, dtype=torch.float64)
     if word_dim is not None:
-        heard = torch.randn(batch, words, word_dim, generator=random, dtype=torch.float64)
+        features = torch.randn(batch, words, word_dim, generator=random, dtype=torch.float64)
     if poison and mask is not None:
         value = draw(st.sampled_from(POISON))
-        heard = None if heard is None else heard.masked_fill(mask[:, :, None], value)
+        features = None if features is None else features.masked_fill(mask[:, :, None], value)
         sentence = None if sentence is None else sentence.masked_fill(are_empty(mask)[:, None], value)
-    return cast(TextFeatures(sentence, heard, mask), dtype)
+    return cast(TextFeatures(sentence, features, mask), dtype)
 
 
 @st.composite

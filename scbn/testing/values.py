@@ -31,7 +31,7 @@ def starts_as_batch_norm(subject: Subject) -> None:
         same(norm(x, text), bn(x), f"output of a new norm and of nn.BatchNorm2d, {training=}")
 
 
-def hears_the_text(subject: Subject) -> None:
+def uses_the_text(subject: Subject) -> None:
     norm = subject.trained().eval()
     x, text = subject.inputs(padded=False)
     for cue in ("sentence", "words"):
@@ -73,8 +73,8 @@ def padding(subject: Subject) -> None:
                 assert grad.isfinite().all(), f"{value} in the padding reaches the gradient of {name}"
         if longer.words is not None and longer.words.grad is not None:
             assert longer.padding_mask is not None
-            heard = longer.words.grad[longer.padding_mask]
-            assert not heard.any(), "words that are padding get a gradient"
+            of_padding = longer.words.grad[longer.padding_mask]
+            assert not of_padding.any(), "words that are padding get a gradient"
 
 
 def word_order(subject: Subject) -> None:
@@ -199,7 +199,7 @@ def views(subject: Subject) -> None:
 
 CHECKS = (
     Check("starts_as_batch_norm", "a new norm computes what nn.BatchNorm2d does", starts_as_batch_norm),
-    Check("hears_the_text", "every cue changes the output, and the conditioning learns", hears_the_text),
+    Check("uses_the_text", "every cue changes the output, and the conditioning learns", uses_the_text),
     Check("padding", "words under padding_mask contribute nothing, whatever they hold", padding),
     Check("word_order", "the order of the words does not matter", word_order),
     Check("batch_independence", "in eval mode a sample's result does not depend on its batch", batch_independence),

@@ -209,7 +209,7 @@ def test_the_documented_tables_are_those_of_the_results(name: str) -> None:
     page = (DOCS / "evidence.md").read_text(encoding="utf-8")
     records = ablate.read_results(DOCS / "results" / f"{name}.jsonl")
     about = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for block in report.tables(records, about["measures"], about["fidelity"]).split("\n\n"):
+    for block in report.tables(records, about["measures"], about["at_equal"]).split("\n\n"):
         if about["tables"] == "all" or block.startswith("|"):
             assert block.strip() in page
             if about["tables"] != "all":

@@ -60,8 +60,8 @@ def sampler(**kwargs) -> Sampler:
 
 def test_consistency_of_known_generators() -> None:
     data = described(200)
-    deaf = distance_ratio(generate_triples(sampler(words="paraphrases"), data, 200, 0), features)
-    assert deaf["value"] == 0
+    unconditional = distance_ratio(generate_triples(sampler(words="paraphrases"), data, 200, 0), features)
+    assert unconditional["value"] == 0
     strangers = distance_ratio(generate_triples(sampler(), data, 200, 0), features)
     assert strangers["interval_95"][0] < 1 < strangers["interval_95"][1]
     assert strangers["images"] == 200
@@ -121,11 +121,13 @@ def test_r_precision_of_known_models() -> None:
     right = r_precision(sampler(), cast(Any, Encoder(1.0)), data, 0, 150)
     assert (right["value"], right["candidates"], right["draws"]) == (1.0, 100, 10)
     assert r_precision(sampler(), cast(Any, Encoder(-1.0)), data, 0, 150)["value"] == 0
-    deaf = sampler()
-    deaf.vector, encode = lambda caption: Drawer().vector("x"), deaf.encode  # type: ignore[attr-defined]
-    deaf.encode = lambda captions: TextFeatures(torch.stack([Drawer().vector(c) for c in captions]))  # type: ignore
+    unconditional = sampler()
+    unconditional.vector, encode = lambda caption: Drawer().vector("x"), unconditional.encode  # type: ignore[attr-defined]
+    unconditional.encode = lambda captions: TextFeatures(torch.stack([Drawer().vector(c) for c in captions]))  # type: ignore
     assert encode is not None
-    assert r_precision(deaf, cast(Any, Encoder(1.0)), data, 0, 150)["value"] == pytest.approx(0.01, abs=0.03)
+    assert r_precision(unconditional, cast(Any, Encoder(1.0)), data, 0, 150)["value"] == pytest.approx(
+        0.01, abs=0.03
+    )
     # 30 classes of 5: the rivals are of the 29 others.
     assert r_precision(sampler(), cast(Any, Encoder(1.0)), described(60, classes=30), 0, 60)["candidates"] == 59
     alone = r_precision(sampler(), cast(Any, Encoder(1.0)), described(10, classes=1), 0, 10)

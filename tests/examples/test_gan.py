@@ -15,8 +15,8 @@ from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.data.toy import birds
 from examples.sdgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
 from examples.sdgan.metrics.birds import measure
-from examples.sdgan.metrics.caption_fidelity import fidelity
-from examples.sdgan.models.discriminator import Verdict
+from examples.sdgan.metrics.caption_fidelity import caption_fidelity
+from examples.sdgan.models.discriminator import DiscriminatorOutput
 from examples.sdgan.models.encoders import SmallImageEncoder, TextEncoder
 from examples.sdgan.models.generator import standing_statistics
 from examples.sdgan.training.encoders import EncoderTraining
@@ -93,26 +93,26 @@ def test_features_of_unit_length_or_as_they_are() -> None:
     for normalize in (True, False):
         gan = training(dataclasses.replace(base, siamese=dataclasses.replace(base.siamese, normalize=normalize)))
         images = [torch.randn(8, 3, s, s) for s in SIZES]
-        verdicts, wrong = gan.discriminators(images, torch.randn(8, 8), torch.randn(8, 8))
-        assert [v.feature.shape for v in verdicts] == [(8, 256)] * 3
-        assert [w.shape for w in wrong] == [(8,)] * 3
-        unit = torch.allclose(verdicts[0].feature.norm(dim=1), torch.ones(8), atol=1e-5)
+        outputs, mismatched = gan.discriminators(images, torch.randn(8, 8), torch.randn(8, 8))
+        assert [v.embedding.shape for v in outputs] == [(8, 256)] * 3
+        assert [w.shape for w in mismatched] == [(8,)] * 3
+        unit = torch.allclose(outputs[0].embedding.norm(dim=1), torch.ones(8), atol=1e-5)
         assert unit == normalize
 
 
 @pytest.mark.parametrize("kind", ["bce", "hinge"])
 def test_losses_reward_what_they_should(kind: str) -> None:
-    def verdict(value: float) -> Verdict:
-        return Verdict(torch.full((4,), value), torch.full((4,), value), torch.zeros(4, 2))
+    def output(value: float) -> DiscriminatorOutput:
+        return DiscriminatorOutput(torch.full((4,), value), torch.full((4,), value), torch.zeros(4, 2))
 
-    good = discriminator_loss(kind, verdict(2.0), verdict(-2.0), torch.full((4,), -2.0))
-    bad = discriminator_loss(kind, verdict(-2.0), verdict(2.0), torch.full((4,), 2.0))
+    good = discriminator_loss(kind, output(2.0), output(-2.0), torch.full((4,), -2.0))
+    bad = discriminator_loss(kind, output(-2.0), output(2.0), torch.full((4,), 2.0))
     assert good < bad
-    assert generator_loss(kind, verdict(2.0)) < generator_loss(kind, verdict(-2.0))
+    assert generator_loss(kind, output(2.0)) < generator_loss(kind, output(-2.0))
 
 
 def test_discriminator_loss_averages_as_attngan_does() -> None:
-    zero = Verdict(torch.zeros(4), torch.zeros(4), torch.zeros(4, 2))
+    zero = DiscriminatorOutput(torch.zeros(4), torch.zeros(4), torch.zeros(4, 2))
     # Every cross-entropy is log 2 at logit 0: (2 log 2) / 2 + (3 log 2) / 3.
     torch.testing.assert_close(discriminator_loss("bce", zero, zero, torch.zeros(4)), 2 * torch.tensor(2.0).log())
     assert float(discriminator_loss("hinge", zero, zero, torch.zeros(4))) == 2.0
@@ -202,8 +202,8 @@ def test_what_a_step_shows_to_whom(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(noise[:4], noise[4:])  # both branches of a pair from one noise
     real, fake, again = seen["discriminators"]
     torch.testing.assert_close(real[0][-1], data.images.float() / 127.5 - 1)
-    wrong = torch.cat((text.sentence[:4].roll(1, 0), text.sentence[4:].roll(1, 0)))
-    assert torch.equal(real[2], wrong)
+    mismatched = torch.cat((text.sentence[:4].roll(1, 0), text.sentence[4:].roll(1, 0)))
+    assert torch.equal(real[2], mismatched)
     assert not fake[0][-1].requires_grad
     assert again[0][-1].requires_grad
     assert torch.equal(seen["classes"][0], data.classes)
@@ -236,7 +236,7 @@ def test_fidelity_and_chance_by_hand() -> None:
     truth = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 4, 1]])
     read = torch.tensor([[0, 1, 0, 3, 1], [1, 0, 3, 4, 1]])
     named = [["size", "crown", "wing"], ["crown", "beak"]]
-    result = fidelity(read, truth, named)
+    result = caption_fidelity(read, truth, named)
     assert result.value == pytest.approx(3 / 5)
     assert result.each["crown"] == 0.5
     assert result.each["wing"] == 0
@@ -319,9 +319,9 @@ def test_weights_of_stages_and_warm_up_of_the_siamese_loss() -> None:
 
 
 def test_losses_of_the_generator_have_weights() -> None:
-    verdict = Verdict(torch.full((4,), 2.0), torch.full((4,), -1.0), torch.zeros(4, 2))
-    assert float(generator_loss("hinge", verdict, 3.0, 5.0)) == pytest.approx(3 * -2.0 + 5 * 1.0)
-    only = [float(generator_loss("bce", verdict, *w)) for w in ((1, 0), (0, 1), (1, 1))]
+    output = DiscriminatorOutput(torch.full((4,), 2.0), torch.full((4,), -1.0), torch.zeros(4, 2))
+    assert float(generator_loss("hinge", output, 3.0, 5.0)) == pytest.approx(3 * -2.0 + 5 * 1.0)
+    only = [float(generator_loss("bce", output, *w)) for w in ((1, 0), (0, 1), (1, 1))]
     assert only[0] + only[1] == pytest.approx(only[2])
 
 

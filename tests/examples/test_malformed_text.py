@@ -186,7 +186,7 @@ def test_names_do_not_lead_outside(name: str, root: Path) -> None:
     with opened() as files, pytest.raises(DataError, match="which lies outside") as refused:
         cub(root, "train", 32)
     assert f"names '{name}.jpg'" in str(refused.value)
-    assert names_file(root) in files  # so the recorder hears what is read
+    assert names_file(root) in files  # so the recorder sees what is read
     assert not [path for path in files if path.is_relative_to(secret)]
 
 

@@ -218,7 +218,7 @@ def test_a_broken_optimizer_is_not_saved(tmp_path: Path, monkeypatch: pytest.Mon
     assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"]["gan"] == 3
 
 
-def test_captions_longer_than_the_encoder_hears_are_told(tmp_path: Path, capsys) -> None:
+def test_captions_longer_than_the_encoder_reads_are_told(tmp_path: Path, capsys) -> None:
     root = photographs(tmp_path / "cub")
     for path in (root / "text").glob("00?.A/*.txt"):
         path.write_text("\u8fd9\u53ea\u9e1f" * 9, encoding="utf-8")

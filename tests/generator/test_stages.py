@@ -14,7 +14,7 @@ from scbn.generator import stages
 
 
 @pytest.mark.parametrize("norm", ["batch", "sentence"])
-def test_a_word_dim_that_nobody_hears_is_checked_too(norm: str) -> None:
+def test_a_word_dim_that_no_norm_uses_is_checked_too(norm: str) -> None:
     with pytest.raises(ValueError, match="word_dim must be a whole number of at least 1, got word_dim=-6"):
         TreeGenerator(5, -6, norm=norm)
 
@@ -82,7 +82,7 @@ class Keyword(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("norm", "hears"), [(Named, True), (Needed, True), (Optional, False), (Several, True), (Keyword, False)]
+    ("norm", "takes_text"), [(Named, True), (Needed, True), (Optional, False), (Several, True), (Keyword, False)]
 )
-def test_which_norms_are_given_the_text(norm: type[nn.Module], hears: bool) -> None:
-    assert stages.takes_text(norm()) is hears
+def test_which_norms_are_given_the_text(norm: type[nn.Module], takes_text: bool) -> None:
+    assert stages.takes_text(norm()) is takes_text

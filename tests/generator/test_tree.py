@@ -65,21 +65,21 @@ def test_at_first_every_norm_gives_the_baselines_images() -> None:
 
 
 def test_ones_own_norm_with_and_without_text() -> None:
-    heard = []
+    seen = []
 
-    class Listens(nn.Module):
+    class TakesText(nn.Module):
         def __init__(self, channels: int) -> None:
             super().__init__()
             self.channels = channels
 
         def forward(self, x, text):
-            heard.append((self.channels, x.shape[1], text))
+            seen.append((self.channels, x.shape[1], text))
             return x
 
     text = text_of()
-    small(norm=Listens, stages=2)(torch.randn(2, 3), text)
-    assert [(a, b) for a, b, _ in heard] == [(8, 8), (8, 8)]
-    assert all(t is text for _, _, t in heard)
+    small(norm=TakesText, stages=2)(torch.randn(2, 3), text)
+    assert [(a, b) for a, b, _ in seen] == [(8, 8), (8, 8)]
+    assert all(t is text for _, _, t in seen)
     model = small(norm=partial(nn.GroupNorm, 2), stages=2)
     assert model(torch.randn(2, 3), text).images[-1].shape[-1] == 16
 
@@ -237,8 +237,8 @@ def test_attention_of_stages_of_ones_own() -> None:
 
         def forward(self, h, text):
             rows = h.flatten(2).mT
-            heard, _ = self.attention(rows, text.words, text.words)
-            return self.norm(self.up(h + heard.mT.reshape(h.shape)), text=text)
+            context, _ = self.attention(rows, text.words, text.words)
+            return self.norm(self.up(h + context.mT.reshape(h.shape)), text=text)
 
     model = small(stages=2, refinement_stage=Stage).eval()
     _, maps = model.attention(torch.randn(2, 3), text_of())

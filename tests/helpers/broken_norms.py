@@ -22,7 +22,7 @@ class StartsAway(Sound):
         nn.init.constant_(self.to_gamma.bias, 0.01)
 
 
-class Deaf(Sound):
+class IgnoresTheText(Sound):
     def forward(self, x, text):
         return super().forward(x, text._replace(words=torch.zeros_like(text.words)))
 
@@ -35,7 +35,7 @@ class NeverLearns(Sound):
             parameter.requires_grad_(False)
 
 
-class HearsPadding(Sound):
+class UsesPadding(Sound):
     def forward(self, x, text):
         return super().forward(x, text._replace(padding_mask=None))
 
@@ -52,10 +52,10 @@ class LooksAround(Sound):
         return y + 0.01 * y.mean(0)
 
 
-class HearsTheEmptyCaption(Sound):
+class UsesTheEmptyCaption(Sound):
     def forward(self, x, text):
-        heard = text.padding_mask & ~text.padding_mask.all(1, keepdim=True)
-        return super().forward(x, text._replace(padding_mask=heard))
+        mask = text.padding_mask & ~text.padding_mask.all(1, keepdim=True)
+        return super().forward(x, text._replace(padding_mask=mask))
 
 
 class CountsTwice(Sound):
@@ -188,12 +188,12 @@ class IsABatchNorm(nn.BatchNorm2d):
 
 BROKEN = (
     ("starts_as_batch_norm", StartsAway),
-    ("hears_the_text", Deaf),
-    ("hears_the_text", NeverLearns),
-    ("padding", HearsPadding),
+    ("uses_the_text", IgnoresTheText),
+    ("uses_the_text", NeverLearns),
+    ("padding", UsesPadding),
     ("word_order", CountsWords),
     ("batch_independence", LooksAround),
-    ("empty_caption", HearsTheEmptyCaption),
+    ("empty_caption", UsesTheEmptyCaption),
     ("running_statistics", CountsTwice),
     ("bad_input", ChangesItsStatisticsFirst),
     ("bad_input", Asserts),

@@ -15,7 +15,7 @@ from PIL import Image
 NAMES = ("001.A/a1", "001.A/a2", "002.B/b1")
 
 _log: list[Path] | None = None
-_listening = False
+_hooked = False
 
 
 class Strike:
@@ -66,10 +66,10 @@ def captions_json(root: Path) -> Path:
 @contextlib.contextmanager
 def opened() -> Iterator[list[Path]]:
     """The files that Python opens meanwhile."""
-    global _log, _listening
-    if not _listening:  # an audit hook is for life
-        sys.addaudithook(_listen)
-        _listening = True
+    global _log, _hooked
+    if not _hooked:  # an audit hook is for life
+        sys.addaudithook(_audit)
+        _hooked = True
     _log = []
     try:
         yield _log
@@ -77,7 +77,7 @@ def opened() -> Iterator[list[Path]]:
         _log = None
 
 
-def _listen(event: str, arguments: tuple) -> None:
+def _audit(event: str, arguments: tuple) -> None:
     if event == "open" and _log is not None and isinstance(arguments[0], str | os.PathLike):
         _log.append(Path(os.path.abspath(arguments[0])))
 

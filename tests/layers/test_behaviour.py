@@ -1,4 +1,4 @@
-"""Layers as citizens of PyTorch: initialisation, copies, layouts, precision, devices, gradients."""
+"""Layers within PyTorch: initialisation, copies, layouts, precision, devices, gradients."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_an_empty_batch_is_counted_and_teaches_nothing(cue: str, momentum, backe
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("backend", ["eager", "cpu", "reference"])
-def test_an_empty_caption_hears_nothing_of_a_broken_position(backend: ops.Backend, value: float, layout) -> None:
+def test_an_empty_caption_takes_nothing_of_a_broken_position(backend: ops.Backend, value: float, layout) -> None:
     """Its own channel is not finite, as batch normalisation leaves it; the other channels there are."""
     layer = layer_of("both", 5).eval()
     x, text = inputs_of(Case((3, 5, 4, 4), padded=True, layout=layout))

@@ -182,7 +182,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: TreeGenerator(5, 6, norm=("batch", "word")),
         r"norm must be one value or one for each",
     ),
-    "words unheard of": (lambda: TreeGenerator(5, norm="word"), r"norm='word' listens to words; pass word_dim"),
+    "words without a size": (
+        lambda: TreeGenerator(5, norm="word"),
+        r"norm='word' attends to words; pass word_dim",
+    ),
     "negative word_dim of tree": (lambda: TreeGenerator(5, -6), r"word_dim must be"),
     "no noise": (lambda: TreeGenerator(5, 6, noise_dim=0), r"noise_dim must be"),
     "noise of another size": (

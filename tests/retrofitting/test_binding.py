@@ -46,14 +46,14 @@ class Scaled(nn.Module):
 
 
 def test_an_argument_left_out_has_its_place_before_one_given_by_name() -> None:
-    model, heard = Scaled(), []
+    model, seen = Scaled(), []
 
     def text(*args: object) -> TextFeatures:
-        heard.append(args)
+        seen.append(args)
         return TextFeatures(torch.zeros(2, 4))
 
     scbn.retrofit(model, {"norm": "sentence"}, text=text, sentence_dim=4)
     x, sentence = torch.randn(2, 3, 4, 4), torch.randn(2, 4)
     model(x, sentence=sentence)
     model(x)
-    assert heard == [(x, 2.0, sentence), (x,)]
+    assert seen == [(x, 2.0, sentence), (x,)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.broken_norms import BROKEN, CountsTwice, HearsPadding, Sound
+from helpers.broken_norms import BROKEN, CountsTwice, Sound, UsesPadding
 from helpers.cases import SENTENCE_DIM, WORD_DIM
 from hypothesis import find, given, settings
 from torch import nn
@@ -54,7 +54,7 @@ def test_every_rule_has_a_norm_that_breaks_it() -> None:
 
 
 def test_all_broken_rules_are_told_at_once() -> None:
-    class Two(HearsPadding, CountsTwice):
+    class Two(UsesPadding, CountsTwice):
         pass
 
     with pytest.raises(testing.BrokenContract, match="rules are broken") as caught:

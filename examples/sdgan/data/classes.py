@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 LEAST = 0.1
-"""Share of the pairs of images that must be of two classes: DAMSM leaves out the others, and needs rivals."""
+"""Share of the pairs of images that must be of two classes: DAMSM leaves out the others, and needs negatives."""
 _SPLITS = (("train",), ("val",), ("test",))
 
 

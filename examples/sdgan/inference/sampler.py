@@ -22,7 +22,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Sampler:
-    """A generator in eval mode with the text encoder and the vocabulary it listens through."""
+    """A generator in eval mode with the text encoder and the vocabulary it is conditioned through."""
 
     config: Config
     vocabulary: Vocabulary

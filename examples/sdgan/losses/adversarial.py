@@ -5,33 +5,41 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.sdgan.models.discriminator import Verdict
+from examples.sdgan.models.discriminator import DiscriminatorOutput
 
 
 def _bce(logits: Tensor, real: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), logits.new_full(logits.shape, real).float())
 
 
-def discriminator_loss(kind: str, real: Verdict, fake: Verdict, wrong: Tensor) -> Tensor:
+def discriminator_loss(
+    kind: str, real: DiscriminatorOutput, fake: DiscriminatorOutput, mismatched: Tensor
+) -> Tensor:
     """Unconditional and conditional loss of one stage.
 
-    ``wrong`` are the conditional logits of real images against other images' captions. As in AttnGAN the positives
-    and the negatives are averaged by their number: (real + fitting) / 2 + (fake + fake fitting + wrong) / 3.
+    ``mismatched`` are the conditional logits of real images against other images' captions. As in AttnGAN the positives
+    and the negatives are averaged by their number: (real, unconditional and conditional) / 2 + (fake, unconditional and conditional, + mismatched) / 3.
     """
     if kind == "bce":
-        positive = _bce(real.real, 1) + _bce(real.fits, 1)
-        negative = _bce(fake.real, 0) + _bce(fake.fits, 0) + _bce(wrong, 0)
+        positive = _bce(real.unconditional, 1) + _bce(real.conditional, 1)
+        negative = _bce(fake.unconditional, 0) + _bce(fake.conditional, 0) + _bce(mismatched, 0)
     else:
-        positive = F.relu(1 - real.real).mean() + F.relu(1 - real.fits).mean()
-        negative = F.relu(1 + fake.real).mean() + F.relu(1 + fake.fits).mean() + F.relu(1 + wrong).mean()
+        positive = F.relu(1 - real.unconditional).mean() + F.relu(1 - real.conditional).mean()
+        negative = (
+            F.relu(1 + fake.unconditional).mean()
+            + F.relu(1 + fake.conditional).mean()
+            + F.relu(1 + mismatched).mean()
+        )
     return positive / 2 + negative / 3
 
 
-def generator_loss(kind: str, fake: Verdict, unconditional: float = 1.0, conditional: float = 1.0) -> Tensor:
+def generator_loss(
+    kind: str, fake: DiscriminatorOutput, unconditional: float = 1.0, conditional: float = 1.0
+) -> Tensor:
     """Weighted unconditional and conditional loss of one stage's images."""
     if kind == "bce":
-        return unconditional * _bce(fake.real, 1) + conditional * _bce(fake.fits, 1)
-    return -unconditional * fake.real.mean() - conditional * fake.fits.mean()
+        return unconditional * _bce(fake.unconditional, 1) + conditional * _bce(fake.conditional, 1)
+    return -unconditional * fake.unconditional.mean() - conditional * fake.conditional.mean()
 
 
 def kl_loss(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -14,7 +14,12 @@ from examples.sdgan.data.birds import ATTRIBUTES, describe
 from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
-from examples.sdgan.metrics.caption_fidelity import AttributeReader, Fidelity, fidelity, train_reader
+from examples.sdgan.metrics.caption_fidelity import (
+    AttributeReader,
+    CaptionFidelity,
+    caption_fidelity,
+    train_reader,
+)
 
 IMAGES = 1000
 
@@ -51,13 +56,13 @@ def measure(
     noise = fixed_noise(count, sampler.config.generator.noise_dim)
     read = reader.read(sampler.images([captions[0] for captions in test.captions[:count]], noise))
     # Half way round: a neighbour could share nothing but its place, and so can this one.
-    chance = fidelity(read.roll(count // 2, 0), truth, named)
+    chance = caption_fidelity(read.roll(count // 2, 0), truth, named)
 
     captions, strangers, stranger_named = novel_captions(count, seed)
     novel = reader.read(sampler.images(captions, noise))
     return {
-        "caption_fidelity": as_dict(fidelity(read, truth, named)),
-        "novel_caption_fidelity": as_dict(fidelity(novel, strangers, stranger_named)),
+        "caption_fidelity": as_dict(caption_fidelity(read, truth, named)),
+        "novel_caption_fidelity": as_dict(caption_fidelity(novel, strangers, stranger_named)),
         "chance": as_dict(chance),
         "reader_accuracy": _by_name((real == test.labels).double().mean(0)),
         "sentence_probe": _probe(sampler, train, test),
@@ -72,7 +77,7 @@ def novel_captions(count: int, seed: int) -> tuple[list[str], Tensor, list[list[
     return [texts[0] for texts, _ in described], labels, [named[0] for _, named in described]
 
 
-def as_dict(result: Fidelity) -> dict[str, Any]:
+def as_dict(result: CaptionFidelity) -> dict[str, Any]:
     """For JSON, rounded to what the number of images can tell."""
     return {
         "value": round(result.value, 4),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from examples.sdgan.data.birds import ATTRIBUTES
 from examples.sdgan.data.dataset import CaptionedImages, to_float
+from examples.sdgan.metrics.interval import bootstrap
 
 STEPS, BATCH, LEARNING_RATE = 350, 64, 4e-3
 
@@ -76,7 +77,7 @@ def train_reader(data: CaptionedImages, size: int, seed: int, report: Callable[[
     return reader
 
 
-class Fidelity(NamedTuple):
+class CaptionFidelity(NamedTuple):
     """Share of named attributes found, with a 95 % interval over images, overall and for each attribute."""
 
     value: float
@@ -86,7 +87,7 @@ class Fidelity(NamedTuple):
     each: dict[str, float]
 
 
-def fidelity(read: Tensor, truth: Tensor, named: list[list[str]]) -> Fidelity:
+def caption_fidelity(read: Tensor, truth: Tensor, named: list[list[str]]) -> CaptionFidelity:
     """Compare what was read from the images with what their captions name.
 
     Args:
@@ -101,8 +102,6 @@ def fidelity(read: Tensor, truth: Tensor, named: list[list[str]]) -> Fidelity:
     mask = torch.tensor([[name in caption for name in names] for caption in named])
     hits = (read == truth) & mask
     found, asked = hits.sum(1).double(), mask.sum(1).double()
-    draws = torch.randint(len(named), (2000, len(named)), generator=torch.Generator().manual_seed(0))
-    boot = found[draws].sum(1) / asked[draws].sum(1)
-    low, high = boot.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = bootstrap(len(named), lambda draws: found[draws].sum(1) / asked[draws].sum(1))
     each = {name: float(hits[:, i].sum() / mask[:, i].sum().clamp(min=1)) for i, name in enumerate(names)}
-    return Fidelity(float(found.sum() / asked.sum()), low, high, len(named), each)
+    return CaptionFidelity(float(found.sum() / asked.sum()), low, high, len(named), each)

@@ -18,6 +18,7 @@ from examples.sdgan.data.birds import ATTRIBUTES, likeliest
 from examples.sdgan.data.dataset import CaptionedImages
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics.interval import bootstrap
 
 Features = Callable[[Tensor], Tensor]
 """Images (N, 3, S, S) to features (N, F), whose distance says how unlike two pictures are."""
@@ -70,9 +71,7 @@ def distance_ratio(triples: Triples, features: Features) -> dict[str, Any]:
     """
     first, second, other = (features(images).double() for images in (triples.first, triples.second, triples.other))
     same, apart = (first - second).norm(dim=1), (first - other).norm(dim=1)
-    draws = torch.randint(len(same), (2000, len(same)), generator=torch.Generator().manual_seed(0))
-    ratios = same[draws].mean(1) / apart[draws].mean(1).clamp(min=1e-12)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = bootstrap(len(same), lambda draws: same[draws].mean(1) / apart[draws].mean(1).clamp(min=1e-12))
     return {
         "value": round(float(same.mean() / apart.mean().clamp(min=1e-12)), 4),
         "interval_95": [round(low, 4), round(high, 4)],
@@ -87,7 +86,7 @@ def attribute_agreement(
 ) -> dict[str, Any]:
     """Share of attributes read alike in the pictures of two captions of one image.
 
-    Split by who names the attribute: an attribute that both captions name agrees where fidelity is high; one that a
+    Split by who names the attribute: an attribute that both captions name agrees where caption fidelity is high; one that a
     single caption names, or neither, agrees where the generator draws from the two captions what they have in common.
 
     Args:
@@ -111,7 +110,7 @@ def likeliest_agreement(triples: Triples, data: CaptionedImages) -> dict[str, An
     """The agreement of a generator that shows what each caption names, and the likeliest bird otherwise.
 
     What two captions of one bird have in common, given how species settle attributes; a generator can agree more often
-    than this only by not listening, or by guessing alike where the likeliest value differs.
+    than this only by ignoring the caption, or by guessing alike where the likeliest value differs.
     """
     assert data.labels is not None
     labels = data.labels[triples.images]
@@ -138,9 +137,7 @@ def _agreements(first: Tensor, second: Tensor, mentions: Tensor) -> dict[str, An
 
 def _share(hits: Tensor, asked: Tensor) -> dict[str, Any]:
     found, of = (hits * asked).sum(1), asked.sum(1)
-    draws = torch.randint(len(of), (2000, len(of)), generator=torch.Generator().manual_seed(0))
-    boot = found[draws].sum(1) / of[draws].sum(1).clamp(min=1)
-    low, high = boot.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = bootstrap(len(of), lambda draws: found[draws].sum(1) / of[draws].sum(1).clamp(min=1))
     return {
         "value": round(float(found.sum() / of.sum().clamp(min=1)), 4),
         "interval_95": [round(low, 4), round(high, 4)],

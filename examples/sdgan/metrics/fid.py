@@ -16,6 +16,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.metrics.consistency import Features
+from examples.sdgan.metrics.interval import interval
 from examples.sdgan.models.checkpoint import check_weights, reason_of, tensors_within
 from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
 
@@ -126,7 +127,7 @@ def matching_distance(features: Features, real: Tensor, fake: Tensor) -> dict[st
         i, j = (torch.randint(len(x), (len(x),), generator=rng) for x in (a, b))
         draws.append(_distance(a[i], b[j])["value"])
     drawn = torch.tensor(draws, dtype=torch.float64)
-    low, high = (drawn - drawn.mean()).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = interval(drawn - drawn.mean())
     return {
         **found,
         "interval_95": [round(found["value"] + low, 5), round(found["value"] + high, 5)],

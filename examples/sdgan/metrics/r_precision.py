@@ -13,6 +13,7 @@ from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics.consistency import Features
+from examples.sdgan.metrics.interval import bootstrap
 from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder
 
 CANDIDATES, DRAWS = 100, 10
@@ -38,7 +39,7 @@ def r_precision(
 ) -> dict[str, Any]:
     """Share of generated images whose own caption is, to the matching network, the nearest of 100 captions.
 
-    Protocol: one image for the first caption of each of ``count`` test images, evenly apart; its 99 rivals are drawn
+    Protocol: one image for the first caption of each of ``count`` test images, evenly apart; its 99 negatives are drawn
     from the captions of other images, of other classes where there are classes, and of another text; 10 draws, whose
     hits are averaged. AttnGAN's protocol, but for the exclusion of classes and the repeated draws.
 
@@ -65,11 +66,10 @@ def r_precision(
         scores = texts @ codes[i]
         fewest = min(fewest, 1 + len(others))
         for draw in range(DRAWS):
-            rivals = rng.sample(others, min(CANDIDATES - 1, len(others)))
-            hits[i, draw] = float(bool(rivals) and bool(scores[i] > scores[rivals].max()))
+            negatives = rng.sample(others, min(CANDIDATES - 1, len(others)))
+            hits[i, draw] = float(bool(negatives) and bool(scores[i] > scores[negatives].max()))
     each = hits.mean(1)
-    boot = each[torch.randint(count, (2000, count), generator=torch.Generator().manual_seed(0))].mean(1)
-    low, high = boot.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = bootstrap(count, lambda draws: each[draws].mean(1))
     return {
         "value": round(float(each.mean()), 4),
         "interval_95": [round(low, 4), round(high, 4)],

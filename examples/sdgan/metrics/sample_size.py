@@ -22,10 +22,10 @@ def check_enough(data: CaptionedImages, count: int) -> None:
         raise ValueError(
             f"{data.name}: paraphrases need two held-out images with two different captions each, found {paraphrased}"
         )
-    check_rivals(data, count)
+    check_negatives(data, count)
 
 
-def check_rivals(data: CaptionedImages, count: int) -> None:
+def check_negatives(data: CaptionedImages, count: int) -> None:
     """Raise ``ValueError`` where R-precision has no caption to compare with."""
     chosen = data.spread(count)
     classes = range(len(data)) if data.classes is None else data.classes.tolist()

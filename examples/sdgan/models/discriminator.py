@@ -1,4 +1,4 @@
-"""One discriminator a stage: is the image real, does it fit the caption, and where does it lie (Siamese feature)?"""
+"""One discriminator a stage: is the image real, does it fit the caption, and where does it lie (Siamese embedding)?"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 from examples.sdgan.config import DiscriminatorOptions, SiameseOptions
 
 
-class Verdict(NamedTuple):
-    """What a discriminator says of a batch: logits (N,) each, and the Siamese feature (N, F)."""
+class DiscriminatorOutput(NamedTuple):
+    """Of a batch: unconditional and conditional logits (N,), and the Siamese embedding (N, F)."""
 
-    real: Tensor
-    fits: Tensor
-    feature: Tensor
+    unconditional: Tensor
+    conditional: Tensor
+    embedding: Tensor
 
 
 class Discriminator(nn.Module):
@@ -69,15 +69,16 @@ class Discriminator(nn.Module):
         """The features (N, width, 4, 4) that all heads read."""
         return self.trunk(images)
 
-    def judge(self, features: Tensor, sentence: Tensor) -> Verdict:
-        """Logits and the Siamese feature from the trunk's features."""
-        feature = self.siamese(features.mean((2, 3)))
+    def heads(self, features: Tensor, sentence: Tensor) -> DiscriminatorOutput:
+        """Logits and the Siamese embedding from the trunk's features."""
+        embedding = self.siamese(features.mean((2, 3)))
         if self.normalize:
-            feature = F.normalize(feature, dim=1)
-        return Verdict(self.real(features).flatten(), self.match_logit(features, sentence), feature)
+            embedding = F.normalize(embedding, dim=1)
+        unconditional = self.real(features).flatten()
+        return DiscriminatorOutput(unconditional, self.conditional_logits(features, sentence), embedding)
 
-    def match_logit(self, features: Tensor, sentence: Tensor) -> Tensor:
-        """The conditional head's logit (N,): real and fitting."""
+    def conditional_logits(self, features: Tensor, sentence: Tensor) -> Tensor:
+        """The conditional head's logits (N,): real and matching the caption."""
         if self.projection:
             agreement = (self.match(sentence) * features.sum((2, 3))).sum(1)
             return self.fits(features).flatten() + agreement
@@ -88,8 +89,8 @@ class Discriminator(nn.Module):
 class Discriminators(nn.Module):
     """The discriminators of all stages as one module: one forward, one optimiser, one wrapper for several devices.
 
-    ``forward(images, sentence, wrong)``: images a stage, low to high; sentence (N, D); with ``wrong`` also the
-    logits of each image against the sentence of the next one.
+    ``forward(images, sentence, mismatched_sentence)``: images a stage, low to high; sentences (N, D). With
+    ``mismatched_sentence`` also the conditional logits of each image against the caption of another one.
     """
 
     def __init__(
@@ -99,13 +100,13 @@ class Discriminators(nn.Module):
         self.stages = nn.ModuleList(Discriminator(size, sentence_dim, options, siamese) for size in sizes)
 
     def forward(
-        self, images: list[Tensor], sentence: Tensor, wrong: Tensor | None = None
-    ) -> tuple[list[Verdict], list[Tensor]]:
-        verdicts, mismatched = [], []
+        self, images: list[Tensor], sentence: Tensor, mismatched_sentence: Tensor | None = None
+    ) -> tuple[list[DiscriminatorOutput], list[Tensor]]:
+        outputs, mismatched = [], []
         for stage, batch in zip(self.stages, images, strict=True):
             assert isinstance(stage, Discriminator)
             features = stage(batch)
-            verdicts.append(stage.judge(features, sentence))
-            if wrong is not None:
-                mismatched.append(stage.match_logit(features, wrong))
-        return verdicts, mismatched
+            outputs.append(stage.heads(features, sentence))
+            if mismatched_sentence is not None:
+                mismatched.append(stage.conditional_logits(features, mismatched_sentence))
+        return outputs, mismatched

@@ -50,7 +50,7 @@ def sample_grid(images: Tensor, captions: list[str], path: Path, columns: int = 
 def attention_sheet(
     images: Tensor, maps: Tensor, words: list[list[str]], path: Path, columns: int = 14, title: str = ""
 ) -> None:
-    """A row an image: the picture, then where each word of its caption is heard.
+    """A row an image: the picture, then where it attends to each word of its caption.
 
     Args:
         images: (N, 3, S, S) in [-1, 1].
@@ -125,7 +125,7 @@ def _finish(figure, path: Path) -> None:
 
 
 def finest(maps: dict[str, Tensor]) -> tuple[str, Tensor] | None:
-    """The word map of the highest resolution, with its layer's name; ``None`` where no layer listens to words."""
+    """The word map of the highest resolution, with its layer's name; ``None`` where no layer attends to words."""
     if not maps:
         return None
     name = max(maps, key=lambda key: maps[key].shape[-1])

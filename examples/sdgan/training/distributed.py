@@ -152,7 +152,7 @@ def gather_text(fabric: Fabric, text: TextFeatures) -> TextFeatures:
     )
 
 
-def gradients_stay(fabric: Fabric, module: Any, stay: bool) -> AbstractContextManager[Any]:
+def no_sync(fabric: Fabric, module: Any, stay: bool) -> AbstractContextManager[Any]:
     """Backward passes in here leave gradients to the process that made them: more of the batch is to come."""
     return fabric.no_backward_sync(module) if stay and fabric.world_size > 1 else nullcontext()
 
@@ -169,7 +169,7 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
         grad.copy_(mean.view_as(grad))
 
 
-def same_buffers(fabric: Fabric, module: nn.Module) -> None:
+def broadcast_buffers(fabric: Fabric, module: nn.Module) -> None:
     """The first process's buffers in all of them."""
     if fabric.world_size > 1:
         for buffer in module.buffers():

@@ -15,7 +15,7 @@ from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.losses.damsm import damsm_loss
 from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
-from examples.sdgan.training.distributed import average_gradients, gather, gather_text, same_buffers
+from examples.sdgan.training.distributed import average_gradients, broadcast_buffers, gather, gather_text
 from examples.sdgan.training.phase import Batches, Phase
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class EncoderTraining(Phase):
             regions, code = self.image(images)
             text = self.text(batch.tokens)
         gammas = (self.options.gamma1, self.options.gamma2, self.options.gamma3)
-        # Every caption of the joint batch is a rival.
+        # Every caption of the joint batch is a negative.
         fabric = self.fabric
         word, sentence = damsm_loss(
             gather(fabric, regions),
@@ -111,4 +111,4 @@ def train_encoders(trainer: Trainer) -> None:
     run = trainer.workspace
     trainer.fit(EncoderTraining(run.fabric, run.config, run.text, run.image, run.train))
     # Without --sync-batch-norm each process has statistics of its own, and DAMSM must have one encoder.
-    same_buffers(run.fabric, run.image)
+    broadcast_buffers(run.fabric, run.image)

@@ -16,22 +16,22 @@ from examples.sdgan.data.dataset import to_float
 from examples.sdgan.data.pairs import PairBatch, step_rng
 from examples.sdgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
 from examples.sdgan.losses.damsm import damsm_loss
-from examples.sdgan.models.discriminator import Discriminators, Verdict
+from examples.sdgan.models.discriminator import DiscriminatorOutput, Discriminators
 from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
 from examples.sdgan.models.generator import build_generator
-from examples.sdgan.training.distributed import gather, gather_text, gradients_stay, share_statistics
+from examples.sdgan.training.distributed import gather, gather_text, no_sync, share_statistics
 from examples.sdgan.training.phase import Batches, Phase
 from scbn import SiameseContrastiveLoss, TextFeatures, TreeOutput
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """What one forward and backward takes: all of a process's batch, or a part of it where gradients accumulate."""
 
     batch: PairBatch
     noise: Tensor
     condition_noise: Tensor
     text: TextFeatures
-    wrong: Tensor
+    mismatched_sentence: Tensor
     real: list[Tensor]
 
 
@@ -101,25 +101,25 @@ class GanTraining(Phase):
         """One update of all discriminators and of the generator."""
         self.generator.train()
         self.discriminators.train()
-        parts = self._parts(step, batch)
+        parts = self._micro_batches(step, batch)
         weight = self.config.siamese.weight * min(1.0, (step + 1) / max(self.config.siamese.warm_up, 1))
         # One part's graph is kept from here to the generator's update; of several, that would cost the memory that
         # parts are there to save, and they generate twice.
         whole = self._generate(parts[0]) if len(parts) == 1 else None
 
         found: list[dict[str, Tensor]] = []
-        for i, part in enumerate(parts):
+        for i, micro in enumerate(parts):
             with torch.set_grad_enabled(whole is not None):
-                images = (whole or self._generate(part)).images
-            with gradients_stay(self.fabric, self.discriminators, i + 1 < len(parts)):
-                found.append(self._learn_discriminators(part, images, weight, len(parts)))
+                images = (whole or self._generate(micro)).images
+            with no_sync(self.fabric, self.discriminators, i + 1 < len(parts)):
+                found.append(self._learn_discriminators(micro, images, weight, len(parts)))
         self.optimizer_d.step()
         self.optimizer_d.zero_grad()
 
         _freeze(self.trained, True)
-        for i, part in enumerate(parts):
-            with gradients_stay(self.fabric, self.generator, i + 1 < len(parts)):
-                found[i] |= self._learn_generator(part, whole or self._generate(part), weight, len(parts))
+        for i, micro in enumerate(parts):
+            with no_sync(self.fabric, self.generator, i + 1 < len(parts)):
+                found[i] |= self._learn_generator(micro, whole or self._generate(micro), weight, len(parts))
         self.optimizer_g.step()
         self.optimizer_g.zero_grad()
         _freeze(self.trained, False)
@@ -129,7 +129,7 @@ class GanTraining(Phase):
         self.average.update_parameters(self.generator)
         return {name: torch.stack([f[name] for f in found]).mean(0) for name in found[0]}
 
-    def _parts(self, step: int, batch: PairBatch) -> list[Part]:
+    def _micro_batches(self, step: int, batch: PairBatch) -> list[MicroBatch]:
         config, fabric = self.config, self.fabric
         world, rank, pairs = fabric.world_size, fabric.global_rank, len(batch.same)
         # The noise of the joint batch, of which each process takes its pairs: so the result is that of one process.
@@ -145,11 +145,11 @@ class GanTraining(Phase):
         assert text.sentence is not None
         # The caption of the next pair: within a pair of one image it might well fit.
         joint = gather(fabric, text.sentence).unflatten(0, (world, 2, pairs)).permute(1, 2, 0, 3).flatten(1, 2)
-        wrong = joint.roll(1, 1).unflatten(1, (pairs, world))[:, :, rank].flatten(0, 1)
+        mismatched_sentence = joint.roll(1, 1).unflatten(1, (pairs, world))[:, :, rank].flatten(0, 1)
         real = pyramid(to_float(batch.images), config.sizes)
 
         if config.accumulate == 1:
-            return [Part(batch, noise, condition_noise, text, wrong, real)]
+            return [MicroBatch(batch, noise, condition_noise, text, mismatched_sentence, real)]
         parts = []
         for i in range(config.accumulate):
             half = torch.arange(i, pairs, config.accumulate, device=fabric.device)
@@ -163,73 +163,75 @@ class GanTraining(Phase):
                 batch.indices[where],
             )
             parts.append(
-                Part(
+                MicroBatch(
                     taken,
                     noise[rows],
                     condition_noise[rows],
                     TextFeatures(*(value[rows] for value in text if value is not None)),
-                    wrong[rows],
+                    mismatched_sentence[rows],
                     [image[rows].contiguous(memory_format=torch.channels_last) for image in real],
                 )
             )
         return parts
 
-    def _generate(self, part: Part) -> TreeOutput:
-        return self.generator(part.noise, part.text, condition_noise=part.condition_noise)
+    def _generate(self, micro: MicroBatch) -> TreeOutput:
+        return self.generator(micro.noise, micro.text, condition_noise=micro.condition_noise)
 
     def _learn_discriminators(
-        self, part: Part, fake: tuple[Tensor, ...], weight: float, parts: int
+        self, micro: MicroBatch, fake: tuple[Tensor, ...], weight: float, parts: int
     ) -> dict[str, Tensor]:
-        assert part.text.sentence is not None
-        real_verdicts, mismatched = self.discriminators(part.real, part.text.sentence, part.wrong)
-        fake_verdicts, _ = self.discriminators([image.detach() for image in fake], part.text.sentence)
+        assert micro.text.sentence is not None
+        real_outputs, mismatched = self.discriminators(micro.real, micro.text.sentence, micro.mismatched_sentence)
+        fake_outputs, _ = self.discriminators([image.detach() for image in fake], micro.text.sentence)
         kind = self.config.discriminator.loss
         each = [
             discriminator_loss(kind, r, f, w)
-            for r, f, w in zip(real_verdicts, fake_verdicts, mismatched, strict=True)
+            for r, f, w in zip(real_outputs, fake_outputs, mismatched, strict=True)
         ]
         loss = torch.stack(each).sum()
         losses = {"discriminator": loss}
         if self.config.siamese.weight and self.config.siamese.train_discriminator:
-            losses["siamese_d"], _ = self._contrast(fake_verdicts, part.batch)
+            losses["siamese_d"], _ = self._contrast(fake_outputs, micro.batch)
             loss = loss + weight * losses["siamese_d"]
         self.fabric.backward(loss / parts if parts > 1 else loss)
         return _detached(losses)
 
-    def _learn_generator(self, part: Part, output: TreeOutput, weight: float, parts: int) -> dict[str, Tensor]:
-        config, text = self.config, part.text
+    def _learn_generator(
+        self, micro: MicroBatch, output: TreeOutput, weight: float, parts: int
+    ) -> dict[str, Tensor]:
+        config, text = self.config, micro.text
         assert text.sentence is not None
         # Past DDP: frozen discriminators have no gradients to wait for.
         with self.fabric.autocast():
-            verdicts, _ = self.discriminators.module(list(output.images), text.sentence)
-        verdicts = [Verdict(*(value.float() for value in verdict)) for verdict in verdicts]
+            outputs, _ = self.discriminators.module(list(output.images), text.sentence)
+        outputs = [DiscriminatorOutput(*(value.float() for value in each)) for each in outputs]
         kind, u, c = config.discriminator.loss, config.unconditional_weight, config.conditional_weight
         losses = {
-            "generator": torch.stack([generator_loss(kind, v, u, c) for v in verdicts]).sum(),
+            "generator": torch.stack([generator_loss(kind, v, u, c) for v in outputs]).sum(),
             "kl": kl_loss(output.mu, output.logvar),
         }
         loss = losses["generator"] + config.kl_weight * losses["kl"]
-        losses["siamese_g"], distances = self._contrast(verdicts, part.batch)
+        losses["siamese_g"], distances = self._contrast(outputs, micro.batch)
         losses |= distances
         if config.siamese.weight and config.siamese.train_generator:
             loss = loss + weight * losses["siamese_g"]
         if config.damsm_weight:
-            losses["damsm"] = self._damsm(part, output.images[-1])
+            losses["damsm"] = self._damsm(micro, output.images[-1])
             loss = loss + config.damsm_weight * losses["damsm"]
         self.fabric.backward(loss / parts if parts > 1 else loss)
         return _detached(losses)
 
-    def _damsm(self, part: Part, images: Tensor) -> Tensor:
+    def _damsm(self, micro: MicroBatch, images: Tensor) -> Tensor:
         e, fabric = self.config.encoder, self.fabric
         with fabric.autocast():
             regions, code = self.image(images)
-        # Every caption of the joint batch is a rival. Each process computes all of it: gathering backwards sums over
+        # Every caption of the joint batch is a negative. Each process computes all of it: gathering backwards sums over
         # processes what DDP then averages.
         word, sentence = damsm_loss(
             gather(fabric, regions),
             gather(fabric, code),
-            gather_text(fabric, part.text),
-            gather(fabric, part.batch.classes),
+            gather_text(fabric, micro.text),
+            gather(fabric, micro.batch.classes),
             (e.gamma1, e.gamma2, e.gamma3),
         )
         return word + sentence
@@ -241,9 +243,9 @@ class GanTraining(Phase):
             else:
                 mean.copy_(new)
 
-    def _contrast(self, verdicts: list[Verdict], batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _contrast(self, outputs: list[DiscriminatorOutput], batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and sums and counts of the distances that margin and alpha must be judged by."""
-        halves = [v.feature.chunk(2) for v in verdicts]
+        halves = [v.embedding.chunk(2) for v in outputs]
         each = [w * self.contrast(a, b, batch.same) for w, (a, b) in zip(self.stage_weights, halves, strict=True)]
         with torch.no_grad():
             distance = torch.stack([(a.float() - b.float()).norm(dim=1) for a, b in halves]).mean(0)

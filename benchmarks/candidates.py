@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import relatives
-from benchmarks.relatives import Call, Layer
+from benchmarks import alternatives
+from benchmarks.alternatives import Call, Layer
 from scbn import TextFeatures, WordSCBN, ops
 
-YARDSTICK = "BatchNorm2d"
+BASELINE = "BatchNorm2d"
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One way to compute something.
 
     Args:
         name: in tables.
         same_as: ``"word"`` or ``"sentence"`` where it must agree with that oracle, ``None`` for what computes
-            something else: the yardstick and the relatives.
+            something else: the baseline and the alternatives.
         make: from the layer whose parameters it uses.
         compiled: run under torch.compile.
         cost: how long it takes, roughly: 0 runs in ``--quick`` too, 1 does not.
@@ -94,20 +94,20 @@ def _modulate(layer: WordSCBN, x: Tensor, vse: Tensor) -> Tensor:
     return xhat * scale.reshape(x.shape) + shift.reshape(x.shape)
 
 
-CONTENDERS = (
-    Contender(YARDSTICK, None, _plain),
-    Contender("BatchNorm2d, compiled", None, _plain, compiled=True),
-    Contender("SentenceSCBN", "sentence", _layer),
-    Contender("WordSCBN", "word", _layer),
-    Contender("WordSCBN, in a compiled model", "word", _layer, compiled=True),
-    Contender("WordSCBN, composed", "word", _own("eager")),
-    Contender("WordSCBN, composed, compiled", "word", _own("eager"), compiled=True, cost=1),
-    Contender("formula as written", "word", _formula),
-    Contender("formula as written, compiled", "word", _formula, compiled=True),
-    Contender("attention by SDPA", "word", _sdpa, cost=1),
-    Contender("attention by SDPA, compiled", "word", _sdpa, compiled=True, cost=1),
-    Contender("class-conditional BN", None, relatives.class_conditional, cost=1),
-    Contender("affine after the norm", None, relatives.affine_after_norm, cost=1),
-    Contender("spatially masked affine", None, relatives.masked_affine, cost=1),
-    Contender("attention once, then 1x1", None, relatives.attention_once, cost=1),
+CANDIDATES = (
+    Candidate(BASELINE, None, _plain),
+    Candidate("BatchNorm2d, compiled", None, _plain, compiled=True),
+    Candidate("SentenceSCBN", "sentence", _layer),
+    Candidate("WordSCBN", "word", _layer),
+    Candidate("WordSCBN, in a compiled model", "word", _layer, compiled=True),
+    Candidate("WordSCBN, eager backend", "word", _own("eager")),
+    Candidate("WordSCBN, eager backend, compiled", "word", _own("eager"), compiled=True, cost=1),
+    Candidate("formula as written", "word", _formula),
+    Candidate("formula as written, compiled", "word", _formula, compiled=True),
+    Candidate("attention by SDPA", "word", _sdpa, cost=1),
+    Candidate("attention by SDPA, compiled", "word", _sdpa, compiled=True, cost=1),
+    Candidate("class-conditional BN", None, alternatives.class_conditional, cost=1),
+    Candidate("affine after the norm", None, alternatives.affine_after_norm, cost=1),
+    Candidate("spatially masked affine", None, alternatives.masked_affine, cost=1),
+    Candidate("attention once, then 1x1", None, alternatives.attention_once, cost=1),
 )
