@@ -3,7 +3,7 @@
     .venv/bin/python .ci/smoke.py
 
 A second install of torch would take minutes and gigabytes. So the clean environment is a new, empty virtual
-environment into which the running one's files of torch, einops and typing-extensions, and of what these require, are
+environment into which the running one's files of torch and typing-extensions, and of what these require, are
 linked. What else the running environment has (numpy, torchvision, test and site tools) does not exist there, for any
 way to import.
 """

@@ -42,11 +42,10 @@ def layer(norm: nn.Module) -> None:
     y.square().sum().backward()
     assert leaf.grad is not None
     assert leaf.grad.isfinite().all()
-    for path in ("composed", "tiled"):
-        with scbn.ops.use("reference"):  # the only path that imports einops
-            expected = norm.eval()(x, text)
-        with scbn.ops.use(path):
-            torch.testing.assert_close(norm.eval()(x, text), expected, rtol=1e-4, atol=1e-5)
+    with scbn.ops.use_backend("eager"):
+        expected = norm.eval()(x, text)
+    with scbn.ops.use_backend("cpu"):
+        torch.testing.assert_close(norm.eval()(x, text), expected, rtol=1e-4, atol=1e-5)
 
 
 def retrofitted() -> Host:

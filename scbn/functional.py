@@ -324,6 +324,6 @@ def _modulation(backend: ops.Backend) -> Modulation:
     """The module that modulates, of a backend that leaves the normalising to PyTorch."""
     if backend != "reference":
         return eager
-    from scbn import reference  # needs einops, which nothing else does
+    from scbn import reference  # needs einops, which the library itself does not
 
     return reference

@@ -11,8 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor
+
+try:
+    from einops import einsum, rearrange, reduce, repeat
+except ImportError as error:
+    raise ImportError(
+        "scbn.reference, the formula that everything is compared with, needs einops: pip install 'scbn[testing]'"
+    ) from error
 
 from scbn.ops.values import WordTables
 from scbn.text import TextFeatures

@@ -29,9 +29,9 @@ def test_all_is_the_contract() -> None:
     assert metadata.version("scbn") == scbn.__version__
 
 
-def test_core_dependencies_are_three() -> None:
+def test_core_dependencies_are_two() -> None:
     required = [r for r in metadata.requires("scbn") or [] if "extra ==" not in r]
-    assert sorted(r.split(">")[0] for r in required) == ["einops", "torch", "typing-extensions"]
+    assert sorted(r.split(">")[0] for r in required) == ["torch", "typing-extensions"]
 
 
 def test_import_brings_nothing_but_torch() -> None:
