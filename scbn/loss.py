@@ -48,7 +48,7 @@ class SiameseContrastiveLoss(nn.Module):
 
     def __init__(self, margin: float = 1.0, alpha: float = 0.1, reduction: Reduction = "mean") -> None:
         super().__init__()
-        checks.contrastive(margin, alpha, reduction, REDUCTIONS)
+        checks.loss.contrastive(margin, alpha, reduction, REDUCTIONS)
         self.margin, self.alpha, self.reduction = margin, alpha, reduction
 
     if TYPE_CHECKING:  # nn.Module's own says nothing of arguments and result
@@ -60,12 +60,9 @@ class SiameseContrastiveLoss(nn.Module):
     def forward(self, v1: Tensor | Sequence[Tensor], v2: Tensor | Sequence[Tensor], same: Tensor) -> Tensor:
         """The loss between the features ``v1`` and ``v2`` of the two branches."""
         checks.not_symbolic(v1, v2, same)
-        first, second = _stages("v1", v1), _stages("v2", v2)
-        if len(first) != len(second):
-            raise ValueError(f"v1 and v2 must have as many stages, got {len(first)} and {len(second)}")
         losses = []
-        for a, b in zip(first, second, strict=True):
-            checks.feature_pair(a, b, same)
+        for a, b in checks.loss.stages(v1, v2):
+            checks.loss.feature_pair(a, b, same)
             losses.append(
                 functional.siamese_contrastive_loss(
                     a, b, same, margin=self.margin, alpha=self.alpha, reduction=self.reduction
@@ -78,12 +75,3 @@ class SiameseContrastiveLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, alpha={self.alpha}, reduction={self.reduction!r}"
-
-
-def _stages(name: str, v: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    if isinstance(v, Tensor):
-        return [v]
-    if not isinstance(v, Sequence) or len(v) == 0:
-        got = "no stage" if isinstance(v, Sequence) else type(v).__name__
-        raise ValueError(f"{name} must be a tensor (N, F) or a sequence of them, one a stage, got {got}")
-    return list(v)

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from scbn import checks
@@ -64,17 +63,7 @@ class SCBN(nn.Module):
         Raises:
             ValueError: ``bn`` is no batch norm, is lazy, or ``kwargs`` repeat what ``bn`` settles.
         """
-        if not isinstance(bn, _BatchNorm):
-            raise ValueError(
-                f"from_batch_norm adopts nn.BatchNorm1d/2d/3d or nn.SyncBatchNorm, got {type(bn).__name__}"
-            )
-        if any(is_lazy(tensor) for tensor in (*bn.parameters(), *bn.buffers())):
-            raise ValueError(
-                f"{type(bn).__name__} has no features yet; run the model once so that it initialises, then adopt it"
-            )
-        settled = {"num_features", "eps", "momentum", "affine", "track_running_stats"} & kwargs.keys()
-        if settled:
-            raise ValueError(f"{sorted(settled)} come from the batch norm; set them on it instead")
+        bn = checks.adoptable(bn, kwargs)
         like = bn.weight if bn.weight is not None else bn.running_mean
         if like is not None:
             kwargs = {"device": like.device, "dtype": like.dtype, **kwargs}
@@ -110,8 +99,8 @@ def batch_norm_state(bn: _BatchNorm, x: Tensor) -> BatchNormState:
     """
     use_batch = bn.training or (bn.running_mean is None and bn.running_var is None)
     group = _sync_group(bn) if use_batch and bn.training else None
-    if use_batch and group is None and x.numel() == x.shape[1]:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+    if use_batch and group is None:
+        checks.batch_values(x)
     tracking = bn.training and bn.track_running_stats
     keep = tracking or not bn.training
     return BatchNormState(

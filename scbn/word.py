@@ -67,8 +67,7 @@ class WordSCBN(SCBN):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         checks.positive(word_dim=word_dim)
         checks.finite(scale=scale)
-        if hidden_dim is not None and sentence_dim is None:
-            raise ValueError(f"hidden_dim belongs to the sentence cue, got {hidden_dim=} without sentence_dim")
+        checks.hidden_width(hidden_dim, sentence_dim)
         self.word_dim, self.sentence_dim, self.scale = word_dim, sentence_dim, scale
         self.word_proj = nn.Linear(word_dim, num_features, device=device, dtype=dtype)
         self.to_gamma = ZeroHead(num_features, num_features, device=device, dtype=dtype)
@@ -88,11 +87,7 @@ class WordSCBN(SCBN):
         sentence_gamma = sentence_beta = None
         if self.mlp is not None:
             assert self.sentence_dim is not None
-            if not isinstance(text, TextFeatures):
-                raise ValueError(
-                    "this layer needs both cues (it has a sentence_dim), but text is one tensor; "
-                    "pass TextFeatures(sentence=..., words=...)"
-                )
+            checks.both_cues(text)
             sentence, _ = checks.sentence_cue(text, x, self.sentence_dim)
             sentence_gamma, sentence_beta = sentence_modulation(self.mlp, sentence, mask)
         return functional.word_scbn(

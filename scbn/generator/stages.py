@@ -6,7 +6,7 @@ A stage is any module called as ``stage(h, text)`` that returns the next feature
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -36,23 +36,14 @@ def norm_factory(norm: Cue | MakeNorm, sentence_dim: int, word_dim: int | None) 
     Raises:
         ValueError: another name, or a word cue without ``word_dim``.
     """
+    checks.generator.norm_choice(norm, CUES, word_dim)
     if not isinstance(norm, str):
-        if isinstance(norm, nn.Module):
-            raise ValueError(
-                f"norm must make a new module for each place, got one {type(norm).__name__}; "
-                "pass a callable num_features -> nn.Module, such as its class"
-            )
-        if not callable(norm):
-            raise ValueError(f"norm must be one of {CUES} or a callable num_features -> nn.Module, got {norm!r}")
         return norm
-    if norm not in CUES:
-        raise ValueError(f"norm must be one of {CUES} or a callable num_features -> nn.Module, got {norm=}")
     if norm == "batch":
         return nn.BatchNorm2d
     if norm == "sentence":
         return lambda channels: SentenceSCBN(channels, sentence_dim)
-    if word_dim is None:
-        raise ValueError(f"{norm=} attends to words; pass word_dim, the encoder's word feature size")
+    assert word_dim is not None
     sentence = sentence_dim if norm == "both" else None
     return lambda channels: WordSCBN(channels, word_dim, sentence_dim=sentence)
 
@@ -78,8 +69,7 @@ class Activation(nn.Module):
 
     def __init__(self, kind: ActivationKind = "glu") -> None:
         super().__init__()
-        if kind not in ("glu", "relu", "leaky_relu"):
-            raise ValueError(f"activation must be 'glu', 'relu' or 'leaky_relu', got {kind!r}")
+        checks.generator.activation(kind)
         self.kind = kind
         self.width = 2 if kind == "glu" else 1
 
@@ -104,8 +94,7 @@ class UpBlock(nn.Module):
         width = out_channels * self.activation.width
         self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.norm = norm(width)
-        if not isinstance(self.norm, nn.Module):
-            raise ValueError(f"norm must return an nn.Module, got {type(self.norm).__name__}")
+        checks.generator.made_norm(self.norm)
         self.conditional = takes_text(self.norm)
 
     def forward(self, h: Tensor, text: TextFeatures) -> Tensor:
@@ -147,9 +136,8 @@ class InitialStage(nn.Module):
     ) -> None:
         super().__init__()
         checks.positive(in_features=in_features, channels=channels, size=size)
+        checks.generator.base_size(size, START_SIZE)
         doublings = (size // START_SIZE).bit_length() - 1
-        if size != START_SIZE << max(doublings, 0):
-            raise ValueError(f"base_size must be 4, 8, 16, 32, ... (4x4 doubled), got base_size={size}")
         self.width = channels << doublings
         act = Activation(activation)
         units = self.width * START_SIZE**2 * act.width
@@ -213,12 +201,3 @@ class ConditioningAugmentation(nn.Module):
         if condition_noise is None:
             condition_noise = torch.randn_like(mu) if self.training else torch.zeros_like(mu)
         return mu + condition_noise.to(mu.dtype) * (0.5 * logvar).exp(), mu, logvar
-
-
-def per_stage(name: str, value: object, stages: int) -> list:
-    """One value for every stage, from one value or a sequence of as many."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != stages:
-            raise ValueError(f"{name} must be one value or one for each of the {stages} stages, got {value!r}")
-        return list(value)
-    return [value] * stages

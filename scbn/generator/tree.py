@@ -18,7 +18,6 @@ from scbn.generator.stages import (
     MakeNorm,
     RefinementStage,
     norm_factory,
-    per_stage,
     takes_text,
 )
 from scbn.text import TextFeatures, empty_captions, known_to_torch
@@ -107,10 +106,12 @@ class TreeGenerator(nn.Module):
         if residual_blocks != 0:
             checks.positive(residual_blocks=residual_blocks)
         self.sentence_dim, self.noise_dim, self.base_size = sentence_dim, noise_dim, base_size
-        widths = per_stage("channels", channels, stages)
+        widths = checks.generator.per_stage("channels", channels, stages)
         for width in widths:
             checks.positive(channels=width)
-        norms = [norm_factory(one, sentence_dim, word_dim) for one in per_stage("norm", norm, stages)]
+        norms = [
+            norm_factory(one, sentence_dim, word_dim) for one in checks.generator.per_stage("norm", norm, stages)
+        ]
         self.augment = ConditioningAugmentation(sentence_dim, condition_dim)
         self.stages = nn.ModuleList([initial_stage(condition_dim + noise_dim, widths[0], base_size, norms[0])])
         for before, width, make_norm in zip(widths, widths[1:], norms[1:], strict=False):
@@ -135,27 +136,17 @@ class TreeGenerator(nn.Module):
                 training and 0 in eval mode.
         """
         checks.not_symbolic(noise, text)
-        if not isinstance(text, TextFeatures):
-            raise ValueError(f"text must be a TextFeatures(sentence=..., words=...), got {type(text).__name__}")
-        if not isinstance(noise, Tensor) or noise.dim() != 2 or noise.shape[1] != self.noise_dim:
-            got = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
-            raise ValueError(
-                f"noise must have shape (N, noise_dim) = (N, {self.noise_dim}), got {got}; "
-                f"draw it with torch.randn(len(sentence), {self.noise_dim})"
-            )
-        _check_noise("noise", noise, self.augment.fc)
+        checks.text_features(text)
+        checks.generator.noise(noise, self.noise_dim, self.augment.fc)
         sentence, mask = checks.sentence_cue(text, noise, self.sentence_dim, "noise")
         for word_dim in self._word_dims:  # before any layer runs, so that an error changes no statistics
             checks.word_cue(text, noise, word_dim, "noise")
         if mask is not None:
             sentence = sentence.masked_fill(empty_captions(mask)[:, None], 0)
-        if condition_noise is not None and not isinstance(condition_noise, Tensor):
-            raise ValueError(f"condition_noise must be a tensor, got {type(condition_noise).__name__}")
-        if condition_noise is not None and condition_noise.shape != (len(noise), self.augment.condition_dim):
-            want = (len(noise), self.augment.condition_dim)
-            raise ValueError(f"condition_noise must have shape {want}, got {condition_noise.shape=}")
         if condition_noise is not None:
-            _check_noise("condition_noise", condition_noise, self.augment.fc)
+            checks.generator.condition_noise(
+                condition_noise, len(noise), self.augment.condition_dim, self.augment.fc
+            )
         condition, mu, logvar = self.augment(sentence, condition_noise)
         h = torch.cat((condition, noise.to(condition.dtype)), 1)
         images = []
@@ -194,12 +185,3 @@ class TreeGenerator(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def _check_noise(name: str, noise: Tensor, linear: nn.Module) -> None:
-    if not noise.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {name}.dtype={noise.dtype}")
-    checks.dense(name, noise)
-    weight: Any = getattr(linear, "weight", None)  # of replicas and quantised layers too
-    if isinstance(weight, Tensor) and not weight.is_meta:  # on meta, hooks bring it when it is used
-        checks.beside(name, noise, "the generator", weight.device)
