@@ -13,7 +13,9 @@ from typing import Any, Literal
 import torch
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from torch import Tensor
 
 from examples.sdgan.data import CaptionedImages, DataError, open_data
 from examples.sdgan.data.dataset import to_bytes
@@ -76,82 +78,122 @@ def evaluate(options: Options, console: Console) -> Path:
         DataError: its data set is missing.
         ValueError: Inception's weights cannot be had, or too few images are asked for.
     """
+    model = _load(options)
+    out = _folder(options)
+    for note in (*model.test.notes, *([model.held_out_note] if model.held_out_note else [])):
+        console.print(note, highlight=False)
+    with progress_bar(console) as bar:
+        fake = _generate(model, options, bar)
+        found = _measure(model, fake, options, bar)
+    record = _record(model, found, options)
+    # The numbers first: a picture that cannot be drawn must not cost them.
+    (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    console.print(_table(found, record))
+    paraphrase_sheet({"": model.sampler}, model.test, out / "paraphrases.png", _ROWS)
+    measures_chart(found, out / "evaluation.png", f"{model.test.name}, {options.images} generated images")
+    return out
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What is measured, with what, and on which data."""
+
+    sampler: Sampler
+    encoder: Any
+    network: Any
+    """Inception, or ``None``."""
+    weights: str
+    """Where Inception's are from."""
+    device: torch.device
+    train: CaptionedImages
+    test: CaptionedImages
+    held_out: bool | None
+    held_out_note: str
+
+
+def _load(options: Options) -> _Model:
+    """Everything that can fail, before anything is generated: an hour later is too late to find it out."""
     if options.images < 20:
         raise ValueError(f"--images must be at least 20, got {options.images}")
     sampler, encoder = load_sampler(options.checkpoint), load_image_encoder(options.checkpoint)
     config = sampler.config
-    wanted = options.inception or ("none" if config.data == "toy" else "download")
-    # Before anything is generated: weights that cannot be had should not be found out an hour later.
-    network = None if wanted == "none" else fid.inception(wanted)
+    weights = options.inception or ("none" if config.data == "toy" else "download")
+    network = None if weights == "none" else fid.inception(weights)
     device = _device(options.accelerator)
     for module in (sampler.generator, sampler.text, encoder, network):
         if module is not None:
             module.to(device)
     train, test = open_data(dataclasses.replace(config, root=options.root or config.root))
     check_enough(test, options.images)
+    held_out, note = _held_out(train, test, load_fingerprints(options.checkpoint))
+    return _Model(sampler, encoder, network, weights, device, train, test, held_out, note)
+
+
+def _folder(options: Options) -> Path:
     folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
     out = options.out or folder / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
-    for note in test.notes:
-        console.print(note, highlight=False)
-    held_out, told = _held_out(train, test, load_fingerprints(options.checkpoint))
-    if told:
-        console.print(told, highlight=False)
+    return out
 
-    features = matching_features(encoder)
-    with progress_bar(console) as bar:
-        task = bar.add_task("generating", total=options.images, note="")
-        captions = _captions(test, options.images)
-        noise = fixed_noise(options.images, config.generator.noise_dim, options.seed + 3)
-        # Bytes from the start: in float32, 30,000 images at 256 px take 24 GB.
-        fake = torch.empty(options.images, 3, config.size, config.size, dtype=torch.uint8)
-        for start in range(0, options.images, 100):
-            part = slice(start, start + 100)
-            images = sampler.images(captions[part], noise[part])
-            if not images.isfinite().all():
-                raise ValueError(
-                    f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite)"
-                )
-            fake[part] = to_bytes(images)
-            bar.update(task, completed=min(start + 100, options.images))
-        real = test.load_all(config.size)
-        found: dict[str, Any] = {}
-        if network is not None:
-            task = bar.add_task("Inception", total=len(real) + len(fake), note="")
-            found |= fid.inception_metrics(network, real, fake, lambda done: bar.update(task, completed=done))
-        task = bar.add_task("measuring", total=4, note="distances")
-        found["matching_distance"] = fid.matching_distance(features, real, fake)
-        bar.update(task, completed=1, note="R-precision")
-        found["r_precision"] = r_precision(sampler, encoder, test, options.seed, options.images)
-        bar.update(task, completed=2, note="paraphrases")
-        triples = consistency.generate_triples(sampler, test, min(options.images, _PARAPHRASES), options.seed)
-        found["paraphrase_distance_ratio"] = consistency.distance_ratio(triples, features)
-        found["diversity"] = diversity(sampler, test, features)
-        bar.update(task, completed=3, note="")
-        if config.data == "toy":
-            found |= _attributes(sampler, train, test, triples, options.seed, bar)
-        bar.update(task, completed=4)
 
-    record = {
+def _generate(model: _Model, options: Options, bar: Progress) -> Tensor:
+    """The images to measure, uint8 (N, 3, S, S)."""
+    config, count = model.sampler.config, options.images
+    task = bar.add_task("generating", total=count, note="")
+    captions = _captions(model.test, count)
+    noise = fixed_noise(count, config.generator.noise_dim, options.seed + 3)
+    # Bytes from the start: in float32, 30,000 images at 256 px take 24 GB.
+    fake = torch.empty(count, 3, config.size, config.size, dtype=torch.uint8)
+    for start in range(0, count, 100):
+        part = slice(start, start + 100)
+        images = model.sampler.images(captions[part], noise[part])
+        if not images.isfinite().all():
+            raise ValueError(
+                f"{options.checkpoint}: its generator makes images that are not finite (NaN or infinite)"
+            )
+        fake[part] = to_bytes(images)
+        bar.update(task, completed=min(start + 100, count))
+    return fake
+
+
+def _measure(model: _Model, fake: Tensor, options: Options, bar: Progress) -> dict[str, Any]:
+    """Every measure by its name, in the order of the table."""
+    sampler, test, seed = model.sampler, model.test, options.seed
+    features, real = matching_features(model.encoder), test.load_all(sampler.config.size)
+    found: dict[str, Any] = {}
+    if model.network is not None:
+        task = bar.add_task("Inception", total=len(real) + len(fake), note="")
+        found |= fid.inception_metrics(model.network, real, fake, lambda done: bar.update(task, completed=done))
+    task = bar.add_task("measuring", total=4, note="distances")
+    found["matching_distance"] = fid.matching_distance(features, real, fake)
+    bar.update(task, completed=1, note="R-precision")
+    found["r_precision"] = r_precision(sampler, model.encoder, test, seed, options.images)
+    bar.update(task, completed=2, note="paraphrases")
+    triples = consistency.generate_triples(sampler, test, min(options.images, _PARAPHRASES), seed)
+    found["paraphrase_distance_ratio"] = consistency.distance_ratio(triples, features)
+    found["diversity"] = diversity(sampler, test, features)
+    bar.update(task, completed=3, note="")
+    if sampler.config.data == "toy":
+        found |= _attributes(sampler, model.train, test, triples, seed, bar)
+    bar.update(task, completed=4)
+    return found
+
+
+def _record(model: _Model, found: dict[str, Any], options: Options) -> dict[str, Any]:
+    return {
         "checkpoint": options.checkpoint.name,
-        "data": test.name,
-        "held_out": held_out,
+        "data": model.test.name,
+        "held_out": model.held_out,
         "generated_images": options.images,
-        "real_images": len(real),
+        "real_images": len(model.test),
         "weights": "moving average (EMA), with batch norm statistics of its own (standing statistics)",
         "seed": options.seed,
-        "inception": "none" if network is None else wanted,
+        "inception": model.weights,
         "torch": torch.__version__,
-        "device": str(device),
+        "device": str(model.device),
         "measures": found,
-        "config": json.loads(config.to_json()),
+        "config": json.loads(model.sampler.config.to_json()),
     }
-    # The numbers first: a picture that cannot be drawn must not cost them.
-    (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    console.print(_table(found, record))
-    paraphrase_sheet({"": sampler}, test, out / "paraphrases.png", _ROWS)
-    measures_chart(found, out / "evaluation.png", f"{test.name}, {options.images} generated images")
-    return out
 
 
 def _attributes(
@@ -160,7 +202,7 @@ def _attributes(
     test: CaptionedImages,
     triples: consistency.Triples,
     seed: int,
-    bar: Any,
+    bar: Progress,
 ) -> dict[str, Any]:
     task = bar.add_task("attribute reader", total=caption_fidelity.STEPS, note="")
     reader = caption_fidelity.train_reader(
