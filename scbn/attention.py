@@ -26,13 +26,13 @@ class VisualSemanticEmbedding(nn.Module):
         scale: factor on the dot product, 1 by default.
         device, dtype: of the parameters.
 
-    Shapes:
+    Shape:
         ``x`` (N, C, \*spatial) with 0 to 3 spatial axes, ``text`` a :class:`TextFeatures` with ``words`` (N, T, D_w)
         and perhaps ``padding_mask`` (N, T), or the words themselves. Returns (N, C, \*spatial) in ``x``'s dtype,
         computed in float32 (float64 for float64). Captions of nothing but padding give zeros.
 
-    Errors:
-        ``ValueError`` for arguments of the wrong type, shape, dtype or device.
+    Raises:
+        ValueError: an argument has the wrong type, shape, dtype or device.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.3, "word-level cue".
     """

@@ -35,13 +35,13 @@ class SiameseContrastiveLoss(nn.Module):
         alpha: :math:`0 \le \alpha \le \epsilon`.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` (per pair) of the bracket over 2, or ``"feature_mean"``.
 
-    Shapes:
+    Shape:
         ``v1``, ``v2``: (N, F), or sequences of them, one pair a stage (F may differ), whose losses are summed
         ("contrastive losses between tree structures"). ``same``: (N,) bool. Returns a scalar, or (N,) for
         ``"none"``, in float32 (float64 for float64 features). Gradients are finite everywhere; at d = 0 they are 0.
 
-    Errors:
-        ``ValueError`` for ``alpha > margin``, an empty list of stages, and arguments of the wrong type, shape, dtype.
+    Raises:
+        ValueError: ``alpha > margin``, no stages, or an argument has the wrong type, shape or dtype.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.2, equations 2 and 3.
     """

@@ -29,13 +29,13 @@ class SentenceSCBN(SCBN):
         hidden_dim: width of the MLP's hidden layer; ``sentence_dim`` by default.
         eps, momentum, affine, track_running_stats, device, dtype: as :class:`torch.nn.BatchNorm2d`.
 
-    Shapes:
+    Shape:
         ``x`` (N, C, \*spatial) with 0 to 3 spatial axes, ``text`` a :class:`TextFeatures` with ``sentence``
         (N, D_s), or that tensor itself. Returns ``x``'s shape and dtype; statistics are float32 for half precision.
 
-    Errors:
-        ``ValueError`` for arguments of the wrong type, shape, dtype or device, and as batch normalisation for a single
-        value per channel in training.
+    Raises:
+        ValueError: an argument has the wrong type, shape, dtype or device, or, as in batch normalisation, there is a
+            single value per channel in training.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.3, "sentence-level cue".
     """

@@ -36,15 +36,15 @@ class WordSCBN(SCBN):
         scale: factor on the dot product, 1 by default.
         eps, momentum, affine, track_running_stats, device, dtype: as :class:`torch.nn.BatchNorm2d`.
 
-    Shapes:
+    Shape:
         ``x`` (N, C, \*spatial) with 0 to 3 spatial axes; ``text`` a :class:`TextFeatures` with ``words`` (N, T, D_w),
         perhaps ``padding_mask`` (N, T) bool with True = padding, and with ``sentence_dim`` also ``sentence``
         (N, D_s); or, for words alone, the words themselves. Returns ``x``'s shape and dtype; statistics and softmax
         are float32 for half precision.
 
-    Errors:
-        ``ValueError`` for arguments of the wrong type, shape, dtype or device, and as batch normalisation for a single
-        value per channel in training.
+    Raises:
+        ValueError: an argument has the wrong type, shape, dtype or device, or, as in batch normalisation, there is a
+            single value per channel in training.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.3, "word-level cue".
     """

@@ -11,7 +11,7 @@ import griffe
 DISPLAY = re.compile(r"^( *)\.\. math::(.*)\n((?:\1 +\S.*\n?|[ \t]*\n)*)", re.M)
 INLINE = re.compile(r":math:`([^`]+)`")
 ROLE = re.compile(r":(?:class|func|mod|meth|attr):`~?([^`]+)`")
-SECTION = re.compile(r"^(Shapes|Errors):\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.M)
+SECTION = re.compile(r"^(Shape):\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.M)
 SOURCE = re.compile(r"^Source: ", re.M)
 
 

@@ -64,13 +64,12 @@ class TreeGenerator(nn.Module):
         refinement_stage: makes each later stage, called as :class:`scbn.generator.stages.RefinementStage` with
             ``(in_channels, channels, residual_blocks, norm)``; called as ``stage(h, text)``, it must double the size.
 
-    Shapes:
+    Shape:
         ``noise`` (N, noise_dim); ``text`` a :class:`TextFeatures` with ``sentence`` (N, D_s) and, for word cues,
         ``words`` (N, T, D_w) and perhaps ``padding_mask`` (N, T). Returns a :class:`TreeOutput`.
 
-    Errors:
-        ``ValueError`` for arguments of the wrong type, shape, dtype or device, and for a cue that a norm needs and
-        ``text`` lacks.
+    Raises:
+        ValueError: an argument has the wrong type, shape, dtype or device, or ``text`` lacks a cue that a norm needs.
 
     Source: Yin et al., CVPR 2019, arXiv 1904.01480, section 3.1; layer sizes after Xu et al., "AttnGAN", CVPR 2018,
     arXiv 1711.10485.

@@ -68,9 +68,9 @@ def retrofit_attngan(
     Returns:
         As :func:`retrofit`.
 
-    Errors:
-        As :func:`retrofit`; and ``ValueError`` if no argument of the forward looks like text, sizes cannot be read, or
-        ``fix_mask`` finds no attention to correct. For any other model use :func:`retrofit`, which asks for them.
+    Raises:
+        ValueError: as :func:`retrofit`; and no argument of the forward looks like text, sizes cannot be read, or
+            ``fix_mask`` finds no attention to correct. For any other model use :func:`retrofit`, which asks for them.
     """
     names = list(inspect.signature(netG.forward).parameters)
     at = [next((names.index(name) for name in known if name in names), None) for known in (SENTENCE, WORDS, MASK)]

@@ -153,8 +153,8 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Returns:
         What ``function`` returns.
 
-    Errors:
-        ``ValueError`` for ``use_reentrant=True``, which runs the first time without gradients and hides the text's.
+    Raises:
+        ValueError: ``use_reentrant=True``, which runs the first time without gradients and hides the text's.
     """
     if kwargs.pop("use_reentrant", False):
         raise ValueError(

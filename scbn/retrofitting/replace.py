@@ -78,10 +78,10 @@ def retrofit(
     Returns:
         :class:`Retrofit`: print it; it also hands out the new and the pretrained parameters.
 
-    Errors:
-        ``ValueError``, and the model is as it was: a pattern that matches nothing (the candidates are listed), or only
-        norms that cannot be replaced, two patterns that disagree about a layer, an unknown cue, a missing dimension, a
-        ``text`` that cannot take the forward's arguments, a layer retrofitted already.
+    Raises:
+        ValueError: a pattern matches nothing (the candidates are listed) or only norms that cannot be replaced, two
+            patterns disagree about a layer, a cue is unknown, a dimension is missing, ``text`` cannot take the forward's
+            arguments, or a layer is retrofitted already. The model is as it was.
     """
     _check_model(model)
     parameters, chosen = _forward_parameters(model), _choose(model, layers)
@@ -112,8 +112,8 @@ def unretrofit(model: nn.Module) -> tuple[str, ...]:
     Returns:
         Names of the layers that were put back.
 
-    Errors:
-        ``ValueError`` if the model is not retrofitted.
+    Raises:
+        ValueError: the model is not retrofitted.
     """
     if not isinstance(getattr(model, HOLDER, None), TextHolder):
         raise ValueError(

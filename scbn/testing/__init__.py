@@ -34,9 +34,9 @@ def check_conditional_norm(
         sentence_dim: size D_s of the sentence vector, where it is conditioned on a sentence (N, D_s).
         skip: names of rules that it is not meant to keep.
 
-    Errors:
-        :class:`BrokenContract`, an ``AssertionError``, that names each broken rule; ``rules`` has the names.
-        ``ValueError`` for a name in ``skip`` that no rule has, and where there is no cue to condition on.
+    Raises:
+        BrokenContract: an ``AssertionError`` that names each broken rule; ``rules`` has the names.
+        ValueError: a name in ``skip`` is of no rule, or there is no cue to condition on.
     """
     names = [check.name for check in CHECKS]
     unknown = sorted(set([skip] if isinstance(skip, str) else skip) - set(names))

@@ -55,7 +55,7 @@ def test_docstrings_become_markdown() -> None:
     assert convert(":mod:`scbn.ops`, :mod:`fnmatch`") == "[`scbn.ops`][scbn.ops], `fnmatch`"
     assert convert(":func:`word_attention`") == "[`word_attention`][scbn.word_attention]"
     assert "(https://docs.pytorch.org" in convert(":class:`torch.nn.BatchNorm2d`")
-    assert convert("Shapes:\n    x (N, C).\n\nSource: Yin.") == "**Shapes:**\n\nx (N, C).\n\n**Source:** Yin."
+    assert convert("Shape:\n    x (N, C).\n\nSource: Yin.") == "**Shape:**\n\nx (N, C).\n\n**Source:** Yin."
 
 
 def test_no_docstring_keeps_its_markup() -> None:
