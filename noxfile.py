@@ -1,10 +1,10 @@
-"""The project's commands under one roof: ``nox -l`` lists them, CONTRIBUTING.md says what each is for."""
+"""The project's commands as nox sessions: ``nox -l`` lists them, CONTRIBUTING.md describes them."""
 
 from __future__ import annotations
 
 import nox
 
-# Torch once more for each session would take gigabytes: all run in the environment that is active.
+# An installation of torch per session would take gigabytes, so all run in the active environment.
 # ``nox -fb venv`` gives each a fresh one.
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "docs", "smoke"]
@@ -47,7 +47,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def smoke(session: nox.Session) -> None:
-    """Build the release and use it where little else is; a folder named after -- keeps what was built."""
+    """Build the release and try it in a clean environment; a folder named after -- keeps the files."""
     install(session, "-e", ".[dev]")
     session.run("python", ".ci/smoke.py", *session.posargs)
 
@@ -56,3 +56,10 @@ def smoke(session: nox.Session) -> None:
 def matrix(session: nox.Session) -> None:
     """The library's tests under several releases of torch; name others after --."""
     session.run("bash", ".ci/matrix", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Mutation testing of the library; see -- --help."""
+    install(session, "-e", ".[dev,mutation]")
+    session.run("python", ".ci/mutate.py", *session.posargs)
