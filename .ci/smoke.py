@@ -1,6 +1,7 @@
 """The release as a user gets it: build sdist and wheel, look into them, use the wheel where little else is.
 
-    .venv/bin/python .ci/smoke.py
+    .venv/bin/python .ci/smoke.py           # throws away what it built
+    .venv/bin/python .ci/smoke.py dist      # leaves it in dist/, which must be empty or not be there
 
 A second install of torch would take minutes and gigabytes. So the clean environment is a new, empty virtual
 environment into which the running one's files of torch and typing-extensions, and of what these require, are
@@ -32,8 +33,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         # First the sdist and then, from it, the wheel: so the sdist is complete.
-        run(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT)
-        (sdist,), (wheel,) = folder.glob("dist/*.tar.gz"), folder.glob("dist/*.whl")
+        dist = Path(sys.argv[1]) if len(sys.argv) > 1 else folder / "dist"
+        run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
+        (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
         look_into(sdist, wheel)
         venv.create(folder / "clean", symlinks=True, with_pip=False)
         packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "clean")}))
