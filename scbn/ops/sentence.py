@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scbn.ops import eager, sync
+from scbn.ops import eager, statistics, sync
 from scbn.ops.cpu import sentence as cpu
 from scbn.ops.values import SentenceBackend, Statistics
 
@@ -56,13 +56,13 @@ def sentence_norm_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`sentence_norm` with tensors for arguments and results, the count (1,), or (0,) without a group."""
     run = implementation(backend)
-    stats = sync.used_statistics(run.statistics, x, mean, var, group)
-    return run.forward(x, gamma, beta, stats, eps), *sync.as_outputs(stats)
+    stats = statistics.used_statistics(run.statistics, x, mean, var, group)
+    return run.forward(x, gamma, beta, stats, eps), *statistics.as_outputs(stats)
 
 
 @sentence_norm_op.register_fake
 def _(x, gamma, beta, mean, var, eps, group, backend):
-    return torch.empty_like(x), *sync.fake_outputs(x, mean, group)
+    return torch.empty_like(x), *statistics.fake_outputs(x, mean, group)
 
 
 @torch.library.custom_op("scbn::sentence_norm_backward", mutates_args=())

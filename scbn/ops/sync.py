@@ -9,7 +9,6 @@ like. So nothing here, nor what calls it, may depend on a local size: a process 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,28 +62,6 @@ def normalize(
     var = squares / count.clamp(min=1)
     xhat = centred * torch.rsqrt(var + eps).reshape(1, -1, *(1,) * (x.dim() - 2))
     return xhat, Statistics(mean.detach(), var.detach(), count)
-
-
-def used_statistics(
-    of_batch: Callable[[Tensor], Statistics], x: Tensor, mean: Tensor | None, var: Tensor | None, group: str
-) -> Statistics:
-    """What x (N, C, P) is normalised with: the given statistics, or those of the batch, of all processes of a group."""
-    if mean is not None and var is not None:
-        return Statistics(mean.clone(), var.clone())
-    stats = of_batch(x)
-    return joint_statistics(stats, x.shape[0] * x.shape[2], group) if group else stats
-
-
-def as_outputs(stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-    """Statistics as a custom operation returns them; their count (1,), or (0,) where no processes share them."""
-    count = stats.count if isinstance(stats.count, Tensor) else stats.mean.new_empty(0)
-    return stats.mean, stats.var, count
-
-
-def fake_outputs(x: Tensor, mean: Tensor | None, group: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Tensors like :func:`as_outputs` for the compiler."""
-    channels = x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-    return channels, torch.empty_like(channels), channels.new_empty(1 if group and mean is None else 0)
 
 
 def joint_statistics(local: Statistics, count: int, group: str) -> Statistics:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scbn.ops import eager, sync
+from scbn.ops import eager, statistics, sync
 from scbn.ops.cpu import word as cpu
 from scbn.ops.values import Statistics, WordBackend, WordTables
 
@@ -64,14 +64,14 @@ def word_norm_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`word_norm` with tensors for arguments and results, the count (1,), or (0,) without a group."""
     run = implementation(backend)
-    stats = sync.used_statistics(run.statistics, x, mean, var, group)
+    stats = statistics.used_statistics(run.statistics, x, mean, var, group)
     y = run.forward(x, WordTables(keys, gamma, beta, weight, bias, padding), stats, eps, scale)
-    return y, *sync.as_outputs(stats)
+    return y, *statistics.as_outputs(stats)
 
 
 @word_norm_op.register_fake
 def _(x, keys, gamma, beta, weight, bias, padding, mean, var, eps, scale, group, backend):
-    return torch.empty_like(x), *sync.fake_outputs(x, mean, group)
+    return torch.empty_like(x), *statistics.fake_outputs(x, mean, group)
 
 
 @torch.library.custom_op("scbn::word_norm_backward", mutates_args=())

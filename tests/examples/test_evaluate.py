@@ -128,10 +128,10 @@ def test_r_precision_of_known_models() -> None:
     assert r_precision(unconditional, cast(Any, Encoder(1.0)), data, 0, 150)["value"] == pytest.approx(
         0.01, abs=0.03
     )
-    # 30 classes of 5: the rivals are of the 29 others.
+    # 30 classes of 5: the negatives are of the 29 others.
     assert r_precision(sampler(), cast(Any, Encoder(1.0)), described(60, classes=30), 0, 60)["candidates"] == 59
     alone = r_precision(sampler(), cast(Any, Encoder(1.0)), described(10, classes=1), 0, 10)
-    assert (alone["value"], alone["candidates"]) == (0.0, 1)  # no rivals, no hits
+    assert (alone["value"], alone["candidates"]) == (0.0, 1)  # no negatives, no hits
 
 
 def test_matching_distance_of_gaussians() -> None:

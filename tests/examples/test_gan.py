@@ -273,7 +273,7 @@ def test_chance_scores_images_against_other_captions(monkeypatch: pytest.MonkeyP
 
 
 def test_a_step_in_parts_is_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for batch statistics and DAMSM's rivals, which are a part's own, so here there are none."""
+    """But for batch statistics and DAMSM's negatives, which are a part's own, so here there are none."""
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
         monkeypatch.setattr(kind, "forward", lambda self, x: x)
     base = config("paper", damsm_weight=0.0)

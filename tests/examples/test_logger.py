@@ -39,10 +39,10 @@ def options(tmp_path: Path, log: str):
 def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    journal = open_logger(options(tmp_path, "wandb"), STEPS, True)
-    journal.scalars("gan", 10, {"damsm": 2.0})
-    journal.picture("gan", 10, tmp_path / "samples.png")
-    journal.close()
+    logger = open_logger(options(tmp_path, "wandb"), STEPS, True)
+    logger.scalars("gan", 10, {"damsm": 2.0})
+    logger.picture("gan", 10, tmp_path / "samples.png")
+    logger.close()
     assert fake.said == [
         ("init", "scbn", "toy"),
         {"gan/damsm": 2.0, "gan/step": 10},
@@ -58,14 +58,14 @@ def test_wandb_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
-    for journal in (
+    for logger in (
         open_logger(options(tmp_path, "tensorboard"), STEPS, False),
         open_logger(options(tmp_path, "none"), STEPS, True),
     ):
-        assert isinstance(journal, NoLogger)
-        journal.scalars("gan", 0, {"x": 1.0})
-        journal.picture("gan", 0, tmp_path / "no.png")
-        journal.close()
+        assert isinstance(logger, NoLogger)
+        logger.scalars("gan", 0, {"x": 1.0})
+        logger.picture("gan", 0, tmp_path / "no.png")
+        logger.close()
     assert not list(tmp_path.iterdir())
 
 

@@ -23,7 +23,7 @@ from examples.sdgan.data import toy
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.models import checkpoint
-from examples.sdgan.training.distributed import average_losses, same_buffers
+from examples.sdgan.training.distributed import average_losses, broadcast_buffers
 from examples.sdgan.training.gan import GanTraining
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +126,7 @@ def _process(rank: int, path: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=2)
     norm = torch.nn.BatchNorm2d(3)
     norm.running_mean += rank + 1
-    same_buffers(cast(Any, SimpleNamespace(world_size=2)), norm)
+    broadcast_buffers(cast(Any, SimpleNamespace(world_size=2)), norm)
     torch.save(norm.state_dict(), f"{path}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""What the tests of hostile files share: small data sets, code that leaves a trace, and who was opened."""
+"""What the tests of malformed files share: small data sets, code that leaves a trace, and who was opened."""
 
 from __future__ import annotations
 

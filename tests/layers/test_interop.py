@@ -191,7 +191,7 @@ def test_running_statistics_under_checkpointing(cue: str, momentum: float | None
     assert scbn.norm._recomputing() is False
 
 
-def test_torchs_checkpointing_is_alike_on_every_path() -> None:
+def test_torchs_checkpointing_is_alike_on_every_backend() -> None:
     counts = {}
     for backend in ("eager", "cpu", "triton", "reference"):
         for after in (False, True):

@@ -209,7 +209,7 @@ def test_the_switch() -> None:
 )  # inductor's own, up to torch 2.13
 @pytest.mark.parametrize("cue", CUES)
 @pytest.mark.parametrize("backend", ["reference"])
-def test_paths_that_only_say_how(backend: ops.Backend, cue: str) -> None:
+def test_a_backend_that_only_says_how(backend: ops.Backend, cue: str) -> None:
     torch._dynamo.reset()
     layer = layer_of(cue, 5)
     x, text = inputs_of(Case((3, 5, 4, 4), padded=True))

@@ -20,7 +20,7 @@ IMPLEMENTATIONS = {
 
 
 @pytest.mark.parametrize("backend", IMPLEMENTATIONS)
-def test_a_path_runs_what_it_is_called_after(backend: ops.Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_runs_what_it_is_called_after(backend: ops.Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     for name, (module, function) in IMPLEMENTATIONS.items():
         real = getattr(module, function)
@@ -37,7 +37,7 @@ def test_a_path_runs_what_it_is_called_after(backend: ops.Backend, monkeypatch: 
 
 @pytest.mark.skipif(not ops.interpreted(), reason="without a GPU, Triton's kernels run interpreted or not at all")
 @pytest.mark.parametrize("cue", ["sentence", "word"])
-def test_both_cues_take_the_triton_path(cue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_cues_take_the_triton_backend(cue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
     module = importlib.import_module(f"scbn.ops.triton.{cue}")
     ran, real = [], module.forward
@@ -85,7 +85,7 @@ def test_a_trace_knows_where_values_are_counted(group: str, given: bool, counts:
         ((65_536, 1, 2, 1), "eager"),  # a grid's limit
     ],
 )
-def test_maps_beyond_the_kernels_offsets_are_composed(
+def test_maps_beyond_the_kernels_offsets_run_eager(
     shape: tuple[int, ...], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton", reason="triton is not installed")

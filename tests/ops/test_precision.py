@@ -37,7 +37,7 @@ def run(layer: nn.Module, x: Tensor, text: TextFeatures, backend: ops.Backend, g
 def results(
     cue: str, mean: float, spread: float, norm: float, words: int, dtype: torch.dtype, backend: str, given: bool
 ):
-    """Of the backend, the composed backend, and the composed backend in float64, from the same numbers."""
+    """Of the backend, the eager backend, and the eager backend in float64, from the same numbers."""
     torch.manual_seed(1)
     source = layer_of(cue, SHAPE[1], torch.float32)
     x = (torch.randn(SHAPE) * spread + mean * (1 + torch.arange(8).view(1, 8, 1, 1) / 8)).to(dtype)
@@ -70,12 +70,12 @@ def check(cue: str, dtype: torch.dtype, backend: str, grid: list) -> None:
             lost, plain = (fused[name] - want).abs().max(), (usual[name] - want).abs().max()
             assert lost <= TIMES * torch.maximum(plain, floor), (
                 f"{cue}, {backend}, {dtype}, {mean=}, {spread=}, word {norm=}, {words=}, {given=}: {name} is off by "
-                f"{lost:.3g}, composed by {plain:.3g}, of {scale:.3g}"
+                f"{lost:.3g}, eager by {plain:.3g}, of {scale:.3g}"
             )
 
 
 @pytest.mark.parametrize("cue", CUES)
-def test_the_tiled_path_is_as_precise_as_the_composed_one(cue: str) -> None:
+def test_the_cpu_backend_is_as_precise_as_eager(cue: str) -> None:
     check(cue, torch.float32, "cpu", GRID)
 
 
@@ -96,7 +96,7 @@ def sums_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("sums_as_a_gpu")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("cue", CUES)
-def test_the_triton_path_is_as_precise_as_the_composed_one(cue: str, dtype: torch.dtype) -> None:
+def test_the_triton_backend_is_as_precise_as_eager(cue: str, dtype: torch.dtype) -> None:
     points = [point for point in GRID if point[2:] == (0.2, 40)]
     if dtype != torch.float32:  # in whose range the gradients are
         points = [point for point in points if point[0] < 1e4 and point[1] >= 1]

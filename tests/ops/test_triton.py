@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
-def _path():
+def _backend():
     with ops.use_backend("triton"):
         yield
 

@@ -34,7 +34,7 @@ def test_our_norms_keep_the_contract(cue: str, check: testing.Check) -> None:
 
 
 @pytest.mark.parametrize("cue", NORMS)
-def test_our_norms_keep_it_on_the_tiled_path(cue: str) -> None:
+def test_our_norms_keep_it_on_the_cpu_backend(cue: str) -> None:
     make, dims = NORMS[cue]
     with ops.use_backend("cpu"):
         testing.check_conditional_norm(make, **dims, skip=SLOW)
