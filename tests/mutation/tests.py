@@ -33,7 +33,8 @@ def slower(path: str) -> list[str]:
     if path.startswith(("generator/", "retrofitting/")):
         more = ["compile"]
     files = [*FILES[path], "behaviour", "ops", *more, *(["triton"] if path in KERNELS else [])]
-    return _files(list(dict.fromkeys(files)))
+    drawn = [f"tests/testing/test_fuzz_{name}.py" for name in ("layers", "construction", "models")]
+    return [*_files(list(dict.fromkeys(files))), *drawn]
 
 
 def _files(names: list[str]) -> list[str]:
