@@ -79,8 +79,8 @@ def gives(
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert got[name].shape == value.shape, f"{name} has shape {got[name].shape}, not {value.shape}"
-        if values and value.numel():
-            _close(name, got[name], value, tolerance)
+        if values and value.numel():  # normalising makes a rounding error larger, but not in the statistics
+            _close(name, got[name], value, min(tolerance, 2e-4) if name.startswith("running") else tolerance)
     event("equal" if values else "of the right shape")
 
 
