@@ -102,6 +102,9 @@ def refuses(run: Callable[[], Any], names: str, *untouched: Any) -> None:
 @contextlib.contextmanager
 def _left_alone(things: tuple[Any, ...], strict: bool = True) -> Iterator[None]:
     things = (None, *things)
+    for thing in things:  # what is printed of a tensor does not say how it lies in memory
+        if isinstance(thing, Tensor) and not isinstance(thing, nn.Parameter) and thing.layout == torch.strided:
+            note(f"a tensor {tuple(thing.shape)} with strides {thing.stride()}")
     before = [_state(thing) for thing in things]
     with warnings.catch_warnings():
         warnings.simplefilter("error" if strict else "ignore")
@@ -120,7 +123,6 @@ def _state(thing: Any) -> dict[str, Any]:
         return state | {f"class of {name}": type(m) for name, m in thing.named_modules()}
     if isinstance(thing, Tensor):
         plain = thing.layout == torch.strided and not thing.is_meta
-        note(f"{tuple(thing.shape)} {thing.dtype} {thing.stride() if plain else (thing.layout, thing.device)}")
         version = None if thing.is_inference() else thing._version
         return {"data": thing.detach().clone() if plain else None, "version": version, "grad": thing.grad}
     return {
