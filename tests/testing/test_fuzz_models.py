@@ -140,15 +140,31 @@ def test_a_generator_gives_what_the_formula_gives(drawn: Any, backend: ops.Backe
 @given(st.data(), generators())
 def test_a_generator_refuses_what_it_cannot_take(data: st.DataObject, drawn: Any) -> None:
     made, right = drawn
-    what, text = data.draw(st.sampled_from(("noise", "condition_noise", "text", "sentence"))), right["text"]
+    text = right["text"]._replace(padding_mask=torch.zeros(right["text"].words.shape[:2], dtype=torch.bool))
+    names = [
+        "noise",
+        "condition_noise",
+        "text",
+        "sentence",
+        "padding_mask",
+        *(["words"] if made._word_dims else []),
+    ]
+    what = data.draw(st.sampled_from(names))
     if what == "text":
         wrong: Any = {"text": data.draw(anything | st.just(tuple(text)))}
-    elif what == "sentence":
-        wrong = {"text": text._replace(sentence=data.draw(mistakes(text.sentence)))}
+    elif what in text._fields:
+        kinds = MISTAKES[1:] if what == "padding_mask" else MISTAKES
+        wrong = {"text": text._replace(**{what: data.draw(mistakes(getattr(text, what), kinds=kinds))})}
     else:  # without noise for the condition, the generator draws it
         wrong = {what: data.draw(mistakes(right[what], kinds=MISTAKES[1:] if what != "noise" else MISTAKES))}
     note(f"{wrong}")
-    refuses(lambda: made(**{**right, **wrong}), rf"\b{what}\b", made, right["noise"], *text)
+    refuses(
+        lambda: made(**{**right, **wrong}),
+        rf"\b{what}\b" + "|padding_mask" * (what == "words"),
+        made,
+        right["noise"],
+        *text,
+    )
 
 
 class Host(nn.Module):
