@@ -232,10 +232,9 @@ def mistakes(
         return tensor.detach().to_sparse()
     if kind == "dtype":
         also = (torch.float32,) if tensor.dtype == torch.bool else (torch.bool,)
+        dtype = draw(st.sampled_from((torch.int64, torch.uint8, torch.complex64, *also)))
         # Zeros, because values that are not finite are no whole numbers.
-        return torch.zeros(
-            tensor.shape, dtype=draw(st.sampled_from((torch.int64, torch.uint8, torch.complex64, *also)))
-        )
+        return torch.zeros(tensor.shape, dtype=dtype, device=tensor.device)
     if kind == "rank":
         rank = draw(st.sampled_from([rank for rank in range(7) if rank != tensor.dim() and rank not in ranks]))
         if rank == 0:
