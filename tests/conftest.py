@@ -22,6 +22,16 @@ from scbn.ops.cpu import tiles
 
 settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+# Of the tests in tests/testing that draw whole calls: few, and the same ones, in the suite; as many as asked, and others.
+_asked = os.environ.get("SCBN_FUZZ_EXAMPLES")
+settings.register_profile(
+    "fuzz",
+    max_examples=int(_asked or 1000),
+    derandomize=_asked is None,
+    deadline=60_000,  # a call that hangs
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from scbn.checks import generator, loss
 from scbn.checks.captions import both_cues, sentence_cue, text_features, word_cue
-from scbn.checks.features import at_hand, batch_values, beside, dense, meets, not_symbolic, visual
+from scbn.checks.features import at_hand, batch_values, beside, dense, floating, meets, not_symbolic, visual
 from scbn.checks.settings import adoptable, finite, hidden_width, norm, parameter_dtype, positive
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "both_cues",
     "dense",
     "finite",
+    "floating",
     "generator",
     "hidden_width",
     "loss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scbn.checks.features import beside, dense
+from scbn.checks.features import beside, dense, floating
 from scbn.text import TextFeatures
 
 
@@ -59,10 +59,7 @@ def _cue(name: str, cue: Tensor, x: Tensor, shape: tuple[str | int, ...], what: 
             f"the last axis of {name} must have {shape[-1]} features, got {name}.shape={tuple(cue.shape)}; "
             "build the layer with the encoder's size, or transpose (AttnGAN's words are (N, D, T))"
         )
-    if not cue.is_floating_point():
-        raise ValueError(
-            f"{name} must be floating point, got {cue.dtype}; pass encoded features, not word indices"
-        )
+    floating(name, cue, "pass encoded features, not word indices")
     dense(name, cue)
     beside(name, cue, what, x.device)
     if cue.shape[0] != x.shape[0]:

@@ -9,6 +9,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 LAYOUTS = "(N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W)"
 
 
+def floating(name: str, tensor: Tensor, instead: str) -> None:
+    """Require a dtype that can be computed in; the message ends with what to do instead."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {name}.dtype={tensor.dtype}; {instead}")
+    if tensor.dtype.itemsize == 1:
+        raise ValueError(
+            f"{name} must be float64, float32, bfloat16 or float16, got {name}.dtype={tensor.dtype}; {instead}"
+        )
+
+
 def dense(name: str, tensor: Tensor) -> None:
     """Require a tensor whose values lie in memory one beside the other."""
     if tensor.layout != torch.strided:
@@ -39,12 +49,7 @@ def visual(x: Tensor, num_features: int | None) -> None:
         raise ValueError(f"x must be a tensor of shape {LAYOUTS}, got {type(x).__name__}")
     if not 2 <= x.dim() <= 5:
         raise ValueError(f"x must have shape {LAYOUTS}, got {x.shape=}")
-    if not x.is_floating_point():
-        raise ValueError(f"x must be floating point, got {x.dtype=}; convert it with x.float()")
-    if x.dtype.itemsize == 1:
-        raise ValueError(
-            f"x must be float64, float32, bfloat16 or float16, got {x.dtype=}; convert it with x.float()"
-        )
+    floating("x", x, "convert it with x.float()")
     dense("x", x)
     if num_features is not None and x.shape[1] != num_features:
         raise ValueError(

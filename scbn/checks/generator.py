@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scbn.checks.features import beside, dense
+from scbn.checks.features import beside, dense, floating
 
 
 def norm_choice(norm: Any, names: tuple[str, ...], word_dim: int | None) -> None:
@@ -72,8 +72,7 @@ def condition_noise(value: Tensor, count: int, condition_dim: int, linear: nn.Mo
 
 
 def _noise(name: str, value: Tensor, linear: nn.Module) -> None:
-    if not value.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {name}.dtype={value.dtype}")
+    floating(name, value, f"convert it with {name}.float()")
     dense(name, value)
     weight: Any = getattr(linear, "weight", None)  # of replicas and quantised layers too
     if isinstance(weight, Tensor) and not weight.is_meta:  # on meta, hooks bring it when it is used

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scbn.checks.features import beside, dense
+from scbn.checks.features import beside, dense, floating
 from scbn.checks.settings import finite
 
 
@@ -33,8 +33,7 @@ def feature_pair(v1: Tensor, v2: Tensor, same: Tensor) -> None:
         if not isinstance(v, Tensor) or v.dim() != 2:
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             raise ValueError(f"{name} must have shape (N, F), got {got}; flatten feature maps with v.flatten(1)")
-        if not v.is_floating_point():
-            raise ValueError(f"{name} must be floating point, got {v.dtype}")
+        floating(name, v, f"convert it with {name}.float()")
         dense(name, v)
     if v1.shape != v2.shape:
         raise ValueError(f"v1 and v2 must have the same shape, got {v1.shape=} and {v2.shape=}")

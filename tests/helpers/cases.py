@@ -86,7 +86,7 @@ def oracle(layer: nn.Module, x: Tensor, text: TextFeatures) -> Tensor:
     bn = layer.bn
     assert isinstance(bn, nn.BatchNorm2d)
     parameters = dict(layer.named_parameters())
-    if layer.training or bn.running_mean is None or bn.running_var is None:
+    if bn.training or bn.running_mean is None or bn.running_var is None:
         mean, var = reference.batch_statistics(x)
     else:
         mean, var = bn.running_mean, bn.running_var

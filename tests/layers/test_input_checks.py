@@ -83,6 +83,27 @@ def test_a_float8_map_is_refused() -> None:
         SentenceSCBN(8, SENTENCE_DIM)(X.to(torch.float8_e4m3fn), S)
 
 
+def eight(t: torch.Tensor) -> torch.Tensor:
+    return t.to(torch.float8_e4m3fn)
+
+
+FLOAT8 = {
+    "sentence": lambda: SentenceSCBN(8, SENTENCE_DIM)(X, TextFeatures(eight(S), None, torch.zeros(2, 3).bool())),
+    "words": lambda: WordSCBN(8, WORD_DIM)(X, TextFeatures(None, eight(W), torch.zeros(2, 3).bool())),
+    "v1": lambda: SiameseContrastiveLoss()(eight(V), V, SAME),
+    "v2": lambda: SiameseContrastiveLoss()(V, eight(V), SAME),
+    "noise": lambda: TreeGenerator(5, norm="sentence", stages=1, base_size=4, noise_dim=4)(
+        eight(V), TextFeatures(torch.randn(3, 5))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLOAT8)
+def test_a_float8_cue_or_feature_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be float64, float32, .*got .*float8_e4m3fn"):
+        FLOAT8[name]()
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
 def test_condition_noise_that_is_not_floating_is_refused(dtype: torch.dtype) -> None:
     generator = TreeGenerator(5, norm="sentence", stages=1, base_size=4, noise_dim=4, condition_dim=4)

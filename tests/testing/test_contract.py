@@ -110,6 +110,10 @@ def test_captions_that_must_hold_a_word_do(text: TextFeatures) -> None:
         lambda x, text: 0 in x.stride(),
         lambda x, text: x.mT.is_contiguous() and not x.is_contiguous(),
         lambda x, text: x.stride(-1) == 2,
+        lambda x, text: x.storage_offset() > 0,
+        lambda x, text: x.movedim(0, -1).is_contiguous() and not x.is_contiguous(),
+        lambda x, text: 0 in text.words.stride(),
+        lambda x, text: text.words.mT.is_contiguous() and not text.words.is_contiguous(),
         lambda x, text: text.padding_mask is None,
         lambda x, text: text.padding_mask is not None and text.padding_mask.all(1).any(),
         lambda x, text: text.words.isnan().any() and text.sentence.isnan().any(),
@@ -130,9 +134,48 @@ def test_shapes_have_the_axes_asked_for(shape: tuple[int, ...]) -> None:
     assert 0 <= shape[0] <= 2
 
 
-def test_unknown_layouts_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"layouts must be of .*got \['diagonal'\]"):
-        find(strategies.feature_maps(layouts=["diagonal"]), lambda x: True)
+@pytest.mark.parametrize("wanted", [torch.isnan, torch.isinf, lambda x: x == 0, lambda x: x.abs() > 1e20])
+def test_maps_may_hold_poison(wanted) -> None:
+    maps = strategies.feature_maps((2, 2, 3, 3), poison=True)
+    find(maps, lambda x: bool(wanted(x).any()), settings=settings(max_examples=1000, database=None))
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_shapes_may_have_empty_axes(axis: int) -> None:
+    drawn = strategies.shapes(empty_axes=True)
+    found = find(drawn, lambda shape: shape[axis] == 0, settings=settings(max_examples=1000, database=None))
+    assert found[1] == 1
+
+
+@pytest.mark.parametrize("kind", strategies.MISTAKES)
+def test_a_mistake_is_what_it_says(kind: str) -> None:
+    right = torch.ones(2, 3)
+
+    @given(strategies.mistakes(right, kinds=[kind], ranks=(4,), axes=(1,)))
+    def look(wrong: object) -> None:
+        if not isinstance(wrong, torch.Tensor):
+            assert kind == ("missing" if wrong is None else "type")
+            return
+        assert (wrong.dim() not in (2, 4)) == (kind == "rank")
+        assert (wrong.shape in ((2, 2), (2, 4))) == (kind == "size")
+        assert (wrong.dtype != right.dtype) == (kind == "dtype")
+        assert wrong.is_meta == (kind == "device")
+        assert wrong.is_sparse == (kind == "sparse")
+
+    look()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: strategies.feature_maps(layouts=["diagonal"]), r"layouts must be of .*got \['diagonal'\]"),
+        (lambda: strategies.text_features(2, layouts=["diagonal"]), r"layouts must be of .*got \['diagonal'\]"),
+        (lambda: strategies.mistakes(torch.ones(1), kinds=["colour"]), r"kinds must be of .*got \['colour'\]"),
+    ],
+)
+def test_names_that_there_are_not_are_refused(wrong, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find(wrong(), lambda drawn: True)
 
 
 def test_checks_run_without_hypothesis_and_strategies_say_what_is_missing() -> None:
