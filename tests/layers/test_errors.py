@@ -58,7 +58,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         r"sentence must have shape \(N, 5\), got sentence.shape=\(2, 3, 6\)",
     ),
     "sentence of other size": (lambda: sentence(X, S[:, :4]), r"last axis of sentence must have 5 features"),
-    "sentence of integers": (lambda: sentence(X, S.long()), r"floating point, got sentence.dtype=torch.int64; pass encoded"),
+    "sentence of integers": (
+        lambda: sentence(X, S.long()),
+        r"floating point, got sentence.dtype=torch.int64; pass encoded",
+    ),
     "sentence of another batch": (lambda: sentence(X, S[:1]), r"same batch size.*repeat the text"),
     "sentence no tensor": (lambda: sentence(X, "a bird"), r"must be a tensor.*got str; pass TextFeatures"),
     # words
