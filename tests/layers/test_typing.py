@@ -22,7 +22,7 @@ def test_a_users_file_in_strict_mode(tmp_path: Path) -> None:
         "reportUnnecessaryTypeIgnoreComment": "error",
         "pythonVersion": "3.11",
     }
-    shutil.copy(ROOT / "tests" / "typing" / "user.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "layers" / "typing" / "user.py", tmp_path)
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [
         sys.executable,

@@ -22,7 +22,7 @@ def test_kernels_fit_into_registers(capability: int, kind: str, layout: str, tmp
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
     command = [
         sys.executable,
-        "tests/offline.py",
+        "tests/helpers/offline.py",
         str(capability),
         kind,
         layout,
