@@ -88,7 +88,7 @@ class Block(NamedTuple):
 
 # Of each kind of product and number of word slots: the blocks of word_apply, word_reduce and word_dx. As much in flight
 # as registers allow on sm_80 and sm_90 under every compiler from Triton 3.6 to 3.9, which differ by a few registers
-# (tests/test_triton_offline.py says how few). The exception: 128 slots spill up to 64 bytes in tf32x3 and 8 in bf16.
+# (tests/ops/test_triton_offline.py says how few). The exception: 128 slots spill up to 64 bytes in tf32x3 and 8 in bf16.
 _BLOCKS = {
     ("bf16", 16): (Block(128, 64, 8), Block(128, 64, 8), Block(128, 64, 8)),
     ("bf16", 32): (Block(64, 64, 4), Block(64, 64, 8), Block(64, 64, 4)),

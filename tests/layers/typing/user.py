@@ -1,6 +1,6 @@
 """A user's file as pyright reads it in strict mode: what is right passes, and what is marked as an error is one.
 
-Not run: tests/test_typing.py has it checked. An ignored error that is none is itself reported.
+Not run: tests/layers/test_typing.py has it checked. An ignored error that is none is itself reported.
 """
 
 from __future__ import annotations
