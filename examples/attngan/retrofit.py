@@ -9,11 +9,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import tyro
 from rich.console import Console
 
+from examples.attngan.published.folder import Files, check, find
+from examples.attngan.published.models import sizes_of
+from examples.attngan.published.sizes import Sizes
 from examples.attngan.run import Plan, retrofit
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
@@ -33,8 +36,19 @@ class Options:
     root: Path | None = None
     """Folder of the data set (cub, coco)."""
     out: Path = Path("runs/attngan")
+    attngan: Path | None = None
+    """Folder of a published AttnGAN as its README makes it (models/, DAMSMencoders/, data/): where to look for the files
+    below. Sizes are read from the weights."""
     checkpoint: Path | None = None
     """Weights of a trained generator, a state dict or a dict that holds one; without it an AttnGAN is trained first."""
+    text_encoder: Path | None = None
+    """DAMSM's text encoder (text_encoder200.pth); needs --captions."""
+    image_encoder: Path | None = None
+    """DAMSM's image encoder (image_encoder200.pth)."""
+    discriminators: tuple[Path, ...] = ()
+    """Of each stage, in the order of their sizes (netD0.pth netD1.pth ...)."""
+    captions: Path | None = None
+    """captions.pickle, which numbers the words that the text encoder knows."""
     repo: Path | None = None
     """Checkout of taoxugit/AttnGAN whose generator to use, unedited, instead of ours."""
     before_steps: int = 400
@@ -42,7 +56,7 @@ class Options:
     steps: int = 400
     """Steps of fine-tuning."""
     warm_up: int = 0
-    """Of these, steps in which only the discriminators learn: a checkpoint brings none."""
+    """Of these, steps in which only the discriminators learn; for a generator that comes without its own."""
     fix_mask: bool = False
     """Correct AttnGAN's mis-tiled attention mask too; step 0 is then not identical."""
     train: Config = field(default_factory=Config)
@@ -60,12 +74,18 @@ def small(data: Data) -> Config:
 
 def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     """The options of a command line, and the trainer's that follow from them."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--data", default="toy")
-    chosen = early.parse_known_args(argv)[0].data
-    data: Data = chosen if chosen in get_args(Data) else "toy"
-    default = Options(data=data, train=small(data))
+    early = _early(argv)
+    data: Data = early.data if early.data in get_args(Data) else "toy"
+    files = _files(early)
+    # Sizes follow from weights: as defaults, so that an option that differs was meant.
+    sizes = sizes_of(files)
+    default = Options(data=data, train=_sized(small(data), sizes))
     options = tyro.cli(Options, default=default, args=list(argv), prog="python -m examples.attngan.retrofit")
+    for name, value in sizes.items():
+        asked = _option(options.train, name)
+        if asked != value:
+            raise ValueError(f"--train.{name.replace('_', '-')} is {asked}, but the weights given are of {value}")
+    options = dataclasses.replace(options, **dataclasses.asdict(files))
     for name in ("before_steps", "warm_up"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(options, name)}")
@@ -73,8 +93,52 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         raise ValueError("--before-steps must be at least 1 without a --checkpoint: there is nothing to retrofit")
     if len(set(options.train.generator.channels)) > 1:
         raise ValueError(f"AttnGAN has the same channels in every stage, got {options.train.generator.channels}")
-    common = {"data": options.data, "root": options.root, "out": options.out, "steps": options.steps}
+    common: dict[str, Any] = {
+        "data": options.data,
+        "root": options.root,
+        "out": options.out,
+        "steps": options.steps,
+    }
+    if files.text_encoder is not None and files.image_encoder is not None:
+        common["encoder_steps"] = 0  # both have learnt what they are to know
     return options, dataclasses.replace(options.train, **common)
+
+
+def _early(argv: Sequence[str]) -> argparse.Namespace:
+    """What must be known before the rest: the data set and the files."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data", default="toy")
+    for name in ("attngan", "checkpoint", "text-encoder", "image-encoder", "captions", "root"):
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", type=Path)
+    parser.add_argument("--discriminators", type=Path, nargs="*", default=[])
+    return parser.parse_known_args(argv)[0]
+
+
+def _files(early: argparse.Namespace) -> Files:
+    """The files that the options name, and those of the folder that they name."""
+    given = Files(
+        early.checkpoint,
+        early.text_encoder,
+        early.image_encoder,
+        tuple(early.discriminators),
+        early.captions,
+        early.root,
+    )
+    return check(given if early.attngan is None else find(early.attngan, early.data, given))
+
+
+def _sized(config: Config, sizes: Sizes) -> Config:
+    for name, value in sizes.items():
+        group, _, option = name.rpartition(".")
+        inner = dataclasses.replace(getattr(config, group), **{option: value}) if group else value
+        config = dataclasses.replace(config, **{group or option: inner})
+    return config
+
+
+def _option(config: Config, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
 
 
 def _as_spelled_here(message: str) -> str:
@@ -92,7 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         o = options
-        retrofit(config, Plan(o.checkpoint, o.repo, o.before_steps, o.warm_up, o.fix_mask), console)
+        files = Files(o.checkpoint, o.text_encoder, o.image_encoder, o.discriminators, o.captions, o.root)
+        retrofit(config, Plan(files, o.repo, o.before_steps, o.warm_up, o.fix_mask), console)
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {_as_spelled_here(str(error))}", style="red")
         return 2

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from examples.attngan.adapter import Adapter
 from examples.attngan.hosts import build_host, check_images, load_weights
+from examples.attngan.published.folder import Files, told
+from examples.attngan.published.models import given_encoders, load_discriminators
 from examples.attngan.sheet import side_by_side
 from examples.sdgan.config import Config
 from examples.sdgan.data.noise import fixed_noise
@@ -44,14 +46,14 @@ class Plan:
     """What to retrofit and how long to train it.
 
     Args:
-        checkpoint: weights of a trained generator; ``None``: an AttnGAN is trained first.
+        files: what there is already: a generator (without one an AttnGAN is trained first), encoders, discriminators.
         repo: checkout of the published code, to use instead of our generator.
         before_steps: of the AttnGAN itself, where no checkpoint brings one.
         warm_up: fine-tuning steps in which the discriminators alone learn; a checkpoint brings none of them.
         fix_mask: see :func:`scbn.retrofit_attngan`.
     """
 
-    checkpoint: Path | None
+    files: Files
     repo: Path | None
     before_steps: int
     warm_up: int
@@ -81,14 +83,17 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
     # Before anything is trained: a file that does not fit should not be found out after the encoders.
     torch.manual_seed(config.seed)
     host = build_host(config, plan.repo)
-    entry = ""
-    if plan.checkpoint is not None:
-        entry = load_weights(host, plan.checkpoint)
-        check_images(host, config, plan.checkpoint)
-    run = open_workspace(config, console, again="--train.resume", phases=("encoders", "attngan", FINE_TUNING))
+    entry, files = "", plan.files
+    if files.checkpoint is not None:
+        entry = load_weights(host, files.checkpoint)
+        check_images(host, config, files.checkpoint)
+    phases = ("encoders", "attngan", FINE_TUNING)
+    run = open_workspace(config, console, "--train.resume", phases, given_encoders(files))
     check_negatives(run.test, _QUERIES)
-    if plan.checkpoint is not None:
-        run.console.print(f"weights of {plan.checkpoint}{f', its entry {entry}' if entry else ''}")
+    for line in told(files) if files else ():
+        run.console.print(line, highlight=False)
+    if entry:
+        run.console.print(f"weights of {files.checkpoint}, its entry {entry}")
     with Trainer(run, [SaveCheckpoint(), DrawSamples(), WarmUp(plan.warm_up, FINE_TUNING)]) as trainer:
         train_encoders(trainer)
         # The same weights, whether the phases before ran just now or before a --train.resume.
@@ -128,7 +133,8 @@ def _before(trainer: Trainer, adapter: Adapter, plan: Plan) -> tuple[Sampler, di
         return sampler, None
     plain = dataclasses.replace(run.config, siamese=dataclasses.replace(run.config.siamese, weight=0.0))
     gan = GanTraining(run.fabric, plain, run.text, run.image, adapter, name="attngan", steps=plan.before_steps)
-    if plan.checkpoint is None:
+    load_discriminators(gan, plan.files.discriminators, run.config)
+    if plan.files.checkpoint is None:
         trainer.fit(gan)
         before = trainer.sampler(gan)
     else:
@@ -166,7 +172,11 @@ def _compare(
     run = trainer.workspace
     for name, sampler in (("before", before), ("after", after)):
         metrics[name] = _measures(run, sampler, name)
-    metrics |= {"before_steps": plan.before_steps, "checkpoint": str(plan.checkpoint), "torch": torch.__version__}
+    metrics |= {
+        "before_steps": plan.before_steps,
+        "checkpoint": str(plan.files.checkpoint),
+        "torch": torch.__version__,
+    }
     metrics["config"] = json.loads(run.config.to_json())
     (run.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     told = [f"R-precision {_arrow(metrics, 'r_precision')}"]

@@ -11,7 +11,6 @@ import tyro
 from rich.console import Console
 
 from examples.sdgan.data.noise import fixed_noise
-from examples.sdgan.data.vocabulary import tokenize
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.models.checkpoint import CheckpointError
 from examples.sdgan.plots import samples
@@ -56,12 +55,12 @@ def make(options: Options, console: Console) -> Path:
     sampler = load_sampler(options.checkpoint)
     for caption in options.caption:
         unknown = sampler.unknown(caption)
-        if len(unknown) == len(tokenize(caption)):
+        if len(unknown) == len(sampler.vocabulary.tokenize(caption)):
             known = ", ".join(sampler.vocabulary.words[2:42])
             raise ValueError(f"no word of {caption!r} is known to this model; it knows, for example: {known}")
         if unknown:
             console.print(f"words this model never saw, read as 'unknown': {', '.join(unknown)}")
-        if len(tokenize(caption)) > sampler.config.encoder.words:
+        if len(sampler.vocabulary.split(caption)) > sampler.config.encoder.words:
             console.print(f"only the first {sampler.config.encoder.words} words are used")
     captions = [caption for caption in options.caption for _ in range(options.count)]
     noise = fixed_noise(len(captions), sampler.config.generator.noise_dim, options.seed)

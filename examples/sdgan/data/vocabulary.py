@@ -53,20 +53,31 @@ def clean(caption: str) -> str:
     return " ".join(_CONTROL.sub(" ", caption).split())
 
 
+def tokenize_as_published(caption: str) -> list[str]:
+    """As AttnGAN's ``datasets.py`` does: runs of letters, digits and underscores, of which ASCII alone stays."""
+    words = re.findall(r"\w+", caption.replace("\ufffd\ufffd", " ").lower())
+    plain = (word.encode("ascii", "ignore").decode("ascii") for word in words)
+    return [word for word in plain if word]
+
+
 class Vocabulary:
     """The words a text encoder knows; index 0 is padding, 1 an unknown word.
 
     Args:
-        words: without the two special ones.
+        words: without the special ones.
+        published: as AttnGAN's: there is no unknown word, so index 1 is the first of ``words``, and words that are not
+            among them are left out; captions are split as there.
 
     Raises:
         ValueError: the words are not distinct strings, so that an index could mean two.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], published: bool = False) -> None:
         if isinstance(words, str) or not all(isinstance(word, str) for word in words):
             raise ValueError("a vocabulary is a list of words, each a string")
-        self.words = [*_SPECIAL, *words]
+        self.published = published
+        self._special = _SPECIAL[:1] if published else _SPECIAL
+        self.words = [*self._special, *words]
         self._index = {word: i for i, word in enumerate(self.words)}
         if len(self._index) < len(self.words):
             twice = next(word for i, word in enumerate(self.words) if self._index[word] != i)
@@ -78,6 +89,11 @@ class Vocabulary:
         counts = Counter(word for caption in captions for word in tokenize(caption))
         return cls(sorted(word for word, count in counts.items() if count >= min_count))
 
+    @property
+    def known(self) -> list[str]:
+        """The words without the special ones."""
+        return self.words[len(self._special) :]
+
     def __len__(self) -> int:
         return len(self.words)
 
@@ -86,4 +102,13 @@ class Vocabulary:
 
     def encode(self, caption: str) -> list[int]:
         """Word indices of a caption."""
-        return [self._index.get(word, UNKNOWN) for word in tokenize(caption)]
+        return [self._index.get(word, UNKNOWN) for word in self.split(caption)]
+
+    def tokenize(self, caption: str) -> list[str]:
+        """The words of a caption."""
+        return tokenize_as_published(caption) if self.published else tokenize(caption)
+
+    def split(self, caption: str) -> list[str]:
+        """The words of a caption that :meth:`encode` gives an index."""
+        words = self.tokenize(caption)
+        return [word for word in words if word in self._index] if self.published else words

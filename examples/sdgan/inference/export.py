@@ -31,7 +31,10 @@ def write_model(folder: Path, sampler: Sampler, image: nn.Module) -> None:
         weights = {key: value.contiguous() for key, value in module.state_dict().items()}
         save_file(weights, unfinished / f"{name}.safetensors", metadata={"config": sampler.config.to_json()})
     (unfinished / "config.json").write_text(sampler.config.to_json() + "\n", encoding="utf-8")
-    (unfinished / "vocabulary.json").write_text(json.dumps(sampler.vocabulary.words[2:]) + "\n", encoding="utf-8")
+    words: Any = sampler.vocabulary.known
+    if sampler.vocabulary.published:
+        words = {"published": True, "words": words}
+    (unfinished / "vocabulary.json").write_text(json.dumps(words) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 
@@ -50,8 +53,8 @@ def load_sampler(path: Path) -> Sampler:
         return Sampler.load(path)
     folder, options = _open(path)
     try:
-        vocabulary = Vocabulary(_json(folder / "vocabulary.json"))
-    except (ValueError, TypeError) as error:
+        vocabulary = _vocabulary(_json(folder / "vocabulary.json"))
+    except (ValueError, TypeError, KeyError) as error:
         raise checkpoint.CheckpointError(f"{folder / 'vocabulary.json'}: {error}") from error
     weights = {
         "text": _weights(folder / "text_encoder.safetensors"),
@@ -62,6 +65,13 @@ def load_sampler(path: Path) -> Sampler:
     text.load_state_dict(weights["text"])
     generator.load_state_dict(weights["ema"])
     return Sampler(options, vocabulary, text.eval(), generator.eval())
+
+
+def _vocabulary(content: Any) -> Vocabulary:
+    """A list of words, or, numbered as a published text encoder's, a dict that says so."""
+    if isinstance(content, dict):
+        return Vocabulary(content["words"], content.get("published") is True)
+    return Vocabulary(content)
 
 
 def load_image_encoder(path: Path) -> ImageEncoder:

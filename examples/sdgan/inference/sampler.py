@@ -11,7 +11,7 @@ from torch import Tensor
 
 from examples.sdgan.config import Config, from_json
 from examples.sdgan.data.pairs import pad
-from examples.sdgan.data.vocabulary import Vocabulary, tokenize
+from examples.sdgan.data.vocabulary import Vocabulary
 from examples.sdgan.models import checkpoint
 from examples.sdgan.models.encoders import TextEncoder
 from examples.sdgan.models.generator import build_generator
@@ -42,7 +42,7 @@ class Sampler:
                 f"{path}: its run has trained encoders only, no generator yet; continue it with --resume"
             )
         config = from_json(state["config"])
-        vocabulary = Vocabulary(state["vocabulary"])
+        vocabulary = Vocabulary(state["vocabulary"], state.get("published_vocabulary", False))
         check_fit(path, state, config, len(vocabulary))
         text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)
         text.load_state_dict(state["text"])
@@ -51,7 +51,7 @@ class Sampler:
 
     def unknown(self, caption: str) -> list[str]:
         """The words of a caption that the encoder never saw."""
-        return [word for word in tokenize(caption) if word not in self.vocabulary]
+        return [word for word in self.vocabulary.tokenize(caption) if word not in self.vocabulary]
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> TextFeatures:
@@ -74,7 +74,7 @@ class Sampler:
         """Images, the word maps of every layer that has them, and the words the maps are of."""
         text = self.encode(captions)
         output, maps = self.generator.attention(noise.to(text.sentence.device), text)  # pyright: ignore[reportOptionalMemberAccess]
-        words = [tokenize(caption)[: self.config.encoder.words] for caption in captions]
+        words = [self.vocabulary.split(caption)[: self.config.encoder.words] for caption in captions]
         return output.images[-1].float().cpu(), {name: m.cpu() for name, m in maps.items()}, words
 
 

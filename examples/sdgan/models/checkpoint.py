@@ -128,7 +128,9 @@ def _check(state: dict[str, Any]) -> None:
     from_json(state["config"])
     if not isinstance(state["vocabulary"], list):
         raise ValueError(f"vocabulary must be a list of words, got {type(state['vocabulary']).__name__}")
-    Vocabulary(state["vocabulary"])
+    if not isinstance(state.get("published_vocabulary", False), bool):
+        raise ValueError("published_vocabulary must be true or false")
+    Vocabulary(state["vocabulary"], state.get("published_vocabulary", False))
     for part in ("text", "image", "ema", "steps", "phases", "data", "held_out"):
         if part in state and not isinstance(state[part], dict):
             raise ValueError(f"{part} must be a dict, got {type(state[part]).__name__}")

@@ -85,6 +85,22 @@ def state_dict_for(
     return best
 
 
+def tensors_named(content: Any, name: str) -> dict[str, Tensor]:
+    """The tensors beside the one of this name, wherever ``content`` has it, without what wraps their names.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    groups = sorted(_groups(content), key=lambda found: _rank(found[0]))
+    for _, group in groups:
+        plain = {_plain(key): value for key, value in group.items()}
+        start = next((key.removesuffix(name) for key in plain if key == name or key.endswith(f".{name}")), None)
+        if start is not None:
+            return {key.removeprefix(start): value for key, value in plain.items() if key.startswith(start)}
+    told = "; ".join(f"{f'in {entry!r} ' if entry else ''}{_some(group)}" for entry, group in groups[:4])
+    raise WeightsError(f"no tensor is called {name!r}; found {told or 'none at all'}")
+
+
 def _check_type(name: str, value: Tensor, dtype: torch.dtype, instead: str) -> None:
     """Raise ``ValueError`` where copying into a module's own type would make other numbers of a weight's."""
     if dtype.is_floating_point and not value.is_floating_point():

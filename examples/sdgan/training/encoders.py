@@ -60,8 +60,8 @@ class EncoderTraining(Phase):
         done = step / self.label_steps if labels else (step - self.label_steps) / (self.steps - self.label_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * min(done * 10 + 0.05, 0.5 * (1 + math.cos(math.pi * done)))
-        self.text.train()
-        self.image.train()
+        for encoder in (self.text, self.image):  # what is given, with all its weights, is left as it is
+            encoder.train(any(p.requires_grad for p in encoder.parameters()))
         images = to_float(batch.images).contiguous(memory_format=torch.channels_last)
         losses = self._labels(images, batch) if labels else self._match(images, batch)
         loss = torch.stack(list(losses.values())).sum()

@@ -107,7 +107,8 @@ class Trainer:
         run = self.workspace
         state: dict[str, Any] = {
             "config": run.config.to_json(),
-            "vocabulary": run.vocabulary.words[2:],
+            "vocabulary": run.vocabulary.known,
+            "published_vocabulary": run.vocabulary.published,
             "text": run.text.state_dict(),
             "image": run.image.state_dict(),
             "history": self.history,

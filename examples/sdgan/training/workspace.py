@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,20 @@ from examples.sdgan.training.phase import Phase
 from examples.sdgan.training.resume import changed_data, changed_options, restoring
 
 AGAIN = "--resume"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Encoders that somebody has trained already; what is ``None`` is made and trained here.
+
+    Args:
+        vocabulary: of the text encoder.
+        text, image: called with a new encoder of the options' sizes, whose weights they load; it is then left as it is.
+    """
+
+    vocabulary: Vocabulary | None = None
+    text: Callable[[TextEncoder], object] | None = None
+    image: Callable[[InceptionImageEncoder], object] | None = None
 
 
 @dataclass
@@ -88,7 +103,11 @@ class Workspace:
 
 
 def open_workspace(
-    config: Config, console: Console, again: str = AGAIN, phases: tuple[str, ...] = ("encoders", "gan")
+    config: Config,
+    console: Console,
+    again: str = AGAIN,
+    phases: tuple[str, ...] = ("encoders", "gan"),
+    given: Given = Given(),
 ) -> Workspace:
     """Start the processes, read data and checkpoint, make the encoders.
 
@@ -97,6 +116,7 @@ def open_workspace(
         console: where progress goes; silent in all processes but the first.
         again: how to go on after an error, for its message.
         phases: of this command; a checkpoint with others is of another one.
+        given: encoders that are trained already.
 
     Raises:
         checkpoint.CheckpointError: the checkpoint cannot be used, or there is one that would be overwritten.
@@ -108,7 +128,7 @@ def open_workspace(
     fabric = make_fabric(config)
     console = console if fabric.is_global_zero else Console(quiet=True)
     torch.manual_seed(config.seed)
-    run = together(fabric, lambda: _prepare(config, console, fabric, again, phases))
+    run = together(fabric, lambda: _prepare(config, console, fabric, again, phases, given))
     assert run is not None
     run.began = began
     same_everywhere(fabric, run.fingerprints["data"], f"--root {config.root}: images or captions")
@@ -123,7 +143,9 @@ def open_workspace(
     return run
 
 
-def _prepare(config: Config, console: Console, fabric: Fabric, again: str, phases: tuple[str, ...]) -> Workspace:
+def _prepare(
+    config: Config, console: Console, fabric: Fabric, again: str, phases: tuple[str, ...], given: Given
+) -> Workspace:
     """All that a process does alone before it meets the others."""
     config.out.mkdir(parents=True, exist_ok=True)
     resumed = _state_to_resume(config, phases)
@@ -132,13 +154,21 @@ def _prepare(config: Config, console: Console, fabric: Fabric, again: str, phase
         console.print(note, highlight=False)
     if resumed:
         _compare_data(resumed, train, test, config.out / "checkpoint.pt", console)
-        vocabulary = Vocabulary(resumed["vocabulary"])
+        vocabulary = Vocabulary(resumed["vocabulary"], resumed.get("published_vocabulary", False))
+    elif given.vocabulary is not None:
+        vocabulary = given.vocabulary
     else:
         vocabulary = Vocabulary.of((c for cs in train.captions for c in cs), config.encoder.min_count)
     _tell_long_captions(train, config, console)
     text = TextEncoder(len(vocabulary), config.encoder).to(fabric.device)
     # A checkpoint brings Inception's weights too: the file they came from may be gone.
-    image = image_encoder(config, "random" if resumed else None)
+    image = image_encoder(config, "random" if resumed or given.image is not None else None)
+    if given.text is not None:
+        given.text(text)
+        text.requires_grad_(False)
+    if given.image is not None and isinstance(image, InceptionImageEncoder):
+        given.image(image)
+        image.requires_grad_(False)
     if config.sync_batch_norm:
         image = cast("SmallImageEncoder | InceptionImageEncoder", share_statistics(image, fabric.device))
     image = image.to(fabric.device)

@@ -1,0 +1,1 @@
+"""What people have of a published AttnGAN: its files, read into our classes."""

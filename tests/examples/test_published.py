@@ -1,0 +1,230 @@
+"""Files of a published AttnGAN: read into our classes they compute the same, and a folder of them is enough to begin."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.published import (
+    CAPTIONS,
+    WORDS,
+    PublishedDiscriminator,
+    PublishedImageEncoder,
+    PublishedTextEncoder,
+    write_folder,
+)
+
+from examples.attngan import retrofit
+from examples.attngan.published import names, sizes
+from examples.attngan.published.captions import vocabulary
+from examples.attngan.published.folder import Files, find
+from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, SiameseOptions
+from examples.sdgan.data.vocabulary import Vocabulary, tokenize_as_published
+from examples.sdgan.models import checkpoint
+from examples.sdgan.models.discriminator import Discriminator
+from examples.sdgan.models.encoders import InceptionImageEncoder, TextEncoder
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("attngan"))
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """With statistics that are not those of a new norm."""
+    for name, value in module.state_dict().items():
+        if "running" in name:
+            value.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+def test_the_text_encoder_computes_the_same(tmp_path: Path) -> None:
+    theirs = randomised(PublishedTextEncoder(9, 5, 6))
+    torch.save({"module." + name: value for name, value in theirs.state_dict().items()}, tmp_path / "t.pth")
+    found, words = sizes.of_text_encoder(tmp_path / "t.pth")
+    assert (found, words) == ({"encoder.embedding_dim": 5, "encoder.dim": 6}, 9)
+    ours = TextEncoder(9, EncoderOptions(embedding_dim=5, dim=6)).eval()
+    names.load(ours, tmp_path / "t.pth", names.of_text_encoder, "--text-encoder", "text encoder")
+    tokens = torch.tensor([[3, 1, 4, 8, 5], [2, 6, 5, 0, 0], [7, 0, 0, 0, 0]])
+    text, (want, sentence) = ours(tokens), theirs(tokens, [5, 3, 1])
+    assert torch.equal(text.words.mT, want)
+    assert torch.equal(text.sentence, sentence)
+
+
+def test_the_image_encoder_computes_the_same(tmp_path: Path) -> None:
+    theirs = randomised(PublishedImageEncoder(4))
+    torch.save(theirs.state_dict(), tmp_path / "i.pth")
+    assert sizes.of_image_encoder(tmp_path / "i.pth") == {"encoder.dim": 4, "encoder.image": "inception"}
+    ours = InceptionImageEncoder(4, "random").eval()
+    names.load(ours, tmp_path / "i.pth", names.of_image_encoder, "--image-encoder", "image encoder")
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        for got, want in zip(ours(images), theirs(images), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_discriminators_compute_the_same(stage: int, tmp_path: Path) -> None:
+    theirs, size = randomised(PublishedDiscriminator(stage, 3, 5)), 64 << stage
+    torch.save({"netD": theirs.state_dict(), "epoch": 4}, tmp_path / "d.pth")
+    found = sizes.of_discriminator(tmp_path / "d.pth")
+    options = DiscriminatorOptions(
+        **{name.removeprefix("discriminator."): v for name, v in found.items() if "discriminator" in name}
+    )
+    assert found["encoder.dim"] == 5
+    ours = Discriminator(size, 5, options, SiameseOptions()).eval()
+    before = ours.siamese.weight.clone()
+    rename = partial(names.of_discriminator, size=size)
+    assert names.load(ours, tmp_path / "d.pth", rename, "--discriminators", "discriminator") == "netD"
+    images, sentence = torch.rand(2, 3, size, size) * 2 - 1, torch.randn(2, 5)
+    with torch.no_grad():
+        got = ours.heads(ours(images), sentence)
+        for logits, probability in zip(got[:2], theirs(images, sentence), strict=True):
+            torch.testing.assert_close(logits.sigmoid(), probability, rtol=1e-6, atol=1e-6)
+    assert torch.equal(ours.siamese.weight, before)  # the one head that they do not have
+
+
+def test_words_are_numbered_and_split_as_published(folder: Path) -> None:
+    words = vocabulary(folder / "data" / "birds" / "captions.pickle", len(WORDS))
+    assert words.words == ["<padding>", *[WORDS[i] for i in range(1, len(WORDS))]]
+    assert words.encode("A small, red bird; with a zebra's beak") == [
+        1,
+        5,
+        2,
+        3,
+        7,
+        1,
+        9,
+    ]  # unknown words are left out
+    assert "zebra" not in words
+    assert words.encode("zebra") == []
+    assert tokenize_as_published("na\u00efve birds\ufffd\ufffdof 2 colours_") == [
+        "nave",
+        "birds",
+        "of",
+        "2",
+        "colours_",
+    ]
+    assert Vocabulary(["a", "b"]).encode("a c") == [2, 1]  # ours has an unknown word
+
+
+def test_sizes_are_those_of_the_weights(folder: Path) -> None:
+    options, config = retrofit.parse(["--data", "cub", "--attngan", str(folder)])
+    assert options.checkpoint == folder / "models" / "bird_AttnGAN2.pth"
+    assert options.text_encoder is not None and options.text_encoder.name == "text_encoder200.pth"
+    assert [path.name for path in options.discriminators] == ["netD0.pth", "netD1.pth"]
+    assert options.root == folder / "data" / "birds"
+    assert (config.size, config.generator.channels, config.generator.residual_blocks) == (128, (2, 2), 1)
+    assert (config.generator.condition_dim, config.generator.noise_dim) == (5, 6)
+    assert (config.encoder.dim, config.encoder.embedding_dim, config.encoder.image) == (8, 4, "inception")
+    assert (config.discriminator.channels, config.discriminator.head_channels) == (2, 16)
+    assert config.encoder_steps == 0  # both encoders have learnt
+
+
+def _broken(folder: Path, tmp_path: Path, how: str) -> list[str]:
+    encoders = folder / "DAMSMencoders" / "bird"
+    if how == "another vocabulary":
+        content = pickle.loads((folder / "data" / "birds" / "captions.pickle").read_bytes())
+        content[2] = {i: f"w{i}" for i in range(7)}
+        (tmp_path / "captions.pickle").write_bytes(pickle.dumps(content, 2))
+        return ["--captions", str(tmp_path / "captions.pickle")]
+    if how == "a GRU":
+        state = {"encoder.weight": torch.zeros(10, 4), "rnn.weight_hh_l0": torch.zeros(12, 4)}
+        torch.save(state, tmp_path / "t.pth")
+        return ["--text-encoder", str(tmp_path / "t.pth")]
+    if how == "the wrong file":
+        return ["--image-encoder", str(encoders / "text_encoder200.pth")]
+    if how == "not finite":
+        state = torch.load(encoders / "text_encoder200.pth", weights_only=True)
+        state["rnn.bias_ih_l0"][0] = torch.nan
+        torch.save(state, tmp_path / "t.pth")
+        return ["--text-encoder", str(tmp_path / "t.pth")]
+    if how == "another size":
+        torch.save(PublishedTextEncoder(10, 4, 6).state_dict(), tmp_path / "t.pth")
+        return ["--text-encoder", str(tmp_path / "t.pth")]
+    if how == "another option":
+        return ["--train.generator.noise-dim", "7"]
+    if how == "too few discriminators":
+        return ["--discriminators", str(folder / "models" / "netD0.pth")]
+    assert how == "discriminators in another order"
+    return ["--discriminators", *(str(folder / "models" / f"netD{i}.pth") for i in (1, 0))]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("another vocabulary", "7 words, but the text encoder knows 10"),
+        ("a GRU", "its rnn is a GRU"),
+        ("the wrong file", "no tensor is called 'emb_features.weight'"),
+        ("not finite", "is not finite"),
+        ("another size", "encoder.dim is 6 in the one and 8 in the other"),
+        ("another option", "--train.generator.noise-dim is 7, but the weights given are of 6"),
+        ("too few discriminators", "1 files for 2 stages of [64, 128] px"),
+        ("discriminators in another order", "no discriminator for 64 px of AttnGAN"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_named(
+    how: str, told: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = [
+        "--data",
+        "cub",
+        "--attngan",
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+        "--train.accelerator",
+        "cpu",
+    ]
+    arguments += ["--train.log", "none", "--train.workers", "0", "--train.batch-size", "2", "--steps", "1"]
+    assert retrofit.main([*arguments, *_broken(folder, tmp_path, how)]) == 2
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_folders_that_hold_nothing_or_too_much(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        names.PublishedError, match=r"nothing of an AttnGAN in it; expected models/bird_AttnGAN2.pth"
+    ):
+        find(tmp_path, "cub", Files())
+    with pytest.raises(names.PublishedError, match="add --data cub or --data coco"):
+        find(tmp_path, "toy", Files())
+    (tmp_path / "models").mkdir()
+    for name in ("bird_AttnGAN2.pth", "my_bird_AttnGAN2.pth"):
+        (tmp_path / "models" / name).write_bytes(b"")
+    with pytest.raises(names.PublishedError, match=r"several generators .* say which with --checkpoint"):
+        find(tmp_path, "cub", Files())
+    assert find(tmp_path, "cub", Files(checkpoint=Path("g.pth"))).checkpoint == Path("g.pth")
+
+
+def test_from_a_folder_to_a_fine_tuned_retrofit(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", "cub", "--attngan", str(folder), "--out", str(tmp_path), "--steps", "1"]
+    arguments += [
+        "--train.accelerator",
+        "cpu",
+        "--train.log",
+        "none",
+        "--train.workers",
+        "0",
+        "--train.batch-size",
+        "2",
+    ]
+    assert retrofit.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "text_encoder200.pth" in told and "netD1.pth" in told
+    metrics: dict[str, Any] = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["largest_change_at_step_0"] < 1e-4
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert state["steps"] == {"encoders": 0, "fine-tune": 1}
+    assert state["published_vocabulary"] is True
+    encoder = torch.load(folder / "DAMSMencoders" / "bird" / "text_encoder200.pth", weights_only=True)
+    assert torch.equal(state["text"]["embedding.weight"], encoder["encoder.weight"])  # nothing was pretrained
+    assert len(CAPTIONS) == 5
