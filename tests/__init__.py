@@ -1,1 +1,1 @@
-"""The tests; a package so that ``python -m tests.mutation`` finds ours where something else is installed under that name."""
+"""The tests; a package, so that its conftest and that of a folder below have names of their own."""

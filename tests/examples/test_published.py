@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from helpers.published import (
-    CAPTIONS,
     WORDS,
     PublishedDiscriminator,
     PublishedImageEncoder,
@@ -227,4 +226,3 @@ def test_from_a_folder_to_a_fine_tuned_retrofit(
     assert state["published_vocabulary"] is True
     encoder = torch.load(folder / "DAMSMencoders" / "bird" / "text_encoder200.pth", weights_only=True)
     assert torch.equal(state["text"]["embedding.weight"], encoder["encoder.weight"])  # nothing was pretrained
-    assert len(CAPTIONS) == 5

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from examples.attngan.published import names, sizes
 from examples.attngan.published.captions import vocabulary
@@ -25,22 +28,15 @@ def given_encoders(files: Files) -> Given:
     if files.text_encoder is not None and files.captions is not None:
         _, count = sizes.of_text_encoder(files.text_encoder)
         words = vocabulary(files.captions, count)
-        text = partial(
-            names.load,
-            path=files.text_encoder,
-            rename=names.of_text_encoder,
-            option="--text-encoder",
-            what="text encoder",
-        )
+        text = _loading(files.text_encoder, names.of_text_encoder, "text encoder")
     if files.image_encoder is not None:
-        image = partial(
-            names.load,
-            path=files.image_encoder,
-            rename=names.of_image_encoder,
-            option="--image-encoder",
-            what="image encoder",
-        )
+        image = _loading(files.image_encoder, names.of_image_encoder, "image encoder")
     return Given(words, text, image)
+
+
+def _loading(path: Path, rename: Callable[[str], str], what: str) -> Callable[[nn.Module], str]:
+    option = f"--{what.replace(' ', '-')}"
+    return partial(names.load, path=path, rename=rename, option=option, what=what)
 
 
 def load_discriminators(gan: GanTraining, paths: tuple[Path, ...], config: Config) -> None:
