@@ -261,6 +261,7 @@ WRONG_PARTS: list[tuple[dict[str, Any], str]] = [
     ({"vocabulary": ["bird", 7]}, "a vocabulary is a list of words, each a string"),
     ({"vocabulary": ["bird", "bird"]}, "a vocabulary names each word once, got 'bird' twice"),
     ({"vocabulary": ["bird", "<padding>"]}, "a vocabulary names each word once, got '<padding>' twice"),
+    ({"published_vocabulary": "no"}, "published_vocabulary must be true or false"),
     ({"text": [torch.ones(3)]}, "text must be a dict, got list"),
     ({"ema": torch.ones(3)}, "ema must be a dict, got Tensor"),
     ({"phases": 3}, "phases must be a dict, got int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from functools import partial
@@ -22,11 +23,14 @@ from examples.attngan import retrofit
 from examples.attngan.published import names, sizes
 from examples.attngan.published.captions import vocabulary
 from examples.attngan.published.folder import Files, find
-from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, SiameseOptions
+from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, GeneratorOptions, SiameseOptions, preset
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize_as_published
+from examples.sdgan.inference.export import load_sampler, write_model
+from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.models import checkpoint
 from examples.sdgan.models.discriminator import Discriminator
-from examples.sdgan.models.encoders import InceptionImageEncoder, TextEncoder
+from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
+from examples.sdgan.models.generator import build_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -112,6 +116,22 @@ def test_words_are_numbered_and_split_as_published(folder: Path) -> None:
         "colours_",
     ]
     assert Vocabulary(["a", "b"]).encode("a c") == [2, 1]  # ours has an unknown word
+
+
+def test_an_exported_model_numbers_words_as_published(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        preset("toy"),
+        size=32,
+        encoder=EncoderOptions(embedding_dim=4, dim=8),
+        generator=GeneratorOptions((8, 8, 8)),
+    )
+    words = Vocabulary(["red", "bird"], published=True)
+    generator = build_generator(config).eval()
+    write_model(tmp_path, Sampler(config, words, TextEncoder(3, config.encoder), generator), SmallImageEncoder(8))
+    again = load_sampler(tmp_path)
+    assert again.vocabulary.encode("a red zebra bird") == [1, 2]
+    assert again.unknown("a red zebra bird") == ["a", "zebra"]
+    assert again.attention(["a red bird"], torch.zeros(1, 100))[2] == [["red", "bird"]]
 
 
 def test_sizes_are_those_of_the_weights(folder: Path) -> None:
