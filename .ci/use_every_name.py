@@ -101,6 +101,11 @@ def by_hand() -> None:
     assert scbn.unretrofit(host) == ("h_net1.upsample1",)
 
 
+def loaded_back() -> None:
+    model, again = retrofitted(), Host()
+    assert scbn.load_retrofitted(again, scbn.retrofitted_state(model)).names == ("h_net1.upsample1",)
+
+
 USED = {
     "NormLayer": norms,
     "Retrofit": retrofitted,
@@ -112,9 +117,11 @@ USED = {
     "VisualSemanticEmbedding": embedding,
     "WordSCBN": lambda: layer(scbn.WordSCBN(4, 5)),
     "checkpoint": checkpointed,
+    "load_retrofitted": loaded_back,
     "norm_layers": norms,
     "retrofit": by_hand,
     "retrofit_attngan": retrofitted,
+    "retrofitted_state": loaded_back,
     "unretrofit": by_hand,
 }
 differ = sorted(set(USED) ^ set(scbn.__all__))

@@ -8,6 +8,7 @@ from scbn.retrofitting.attngan import retrofit_attngan
 from scbn.retrofitting.binding import checkpoint
 from scbn.retrofitting.replace import norm_layers, retrofit, unretrofit
 from scbn.retrofitting.report import NormLayer, Retrofit
+from scbn.retrofitting.state import load_retrofitted, retrofitted_state
 from scbn.sentence import SentenceSCBN
 from scbn.text import TextFeatures
 from scbn.word import WordSCBN
@@ -25,8 +26,10 @@ __all__ = [
     "VisualSemanticEmbedding",
     "WordSCBN",
     "checkpoint",
+    "load_retrofitted",
     "norm_layers",
     "retrofit",
     "retrofit_attngan",
+    "retrofitted_state",
     "unretrofit",
 ]

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from scbn.ops.eager import masked_words
+from scbn.retrofitting import advice
+from scbn.retrofitting.binding import HOLDER
 from scbn.retrofitting.replace import STOOD_FOR, Cue, norm_layers, retrofit
-from scbn.retrofitting.report import Retrofit
+from scbn.retrofitting.report import NormLayer, Retrofit, table
 from scbn.text import TextFeatures
-
-# What these generators call the arguments of their forward.
-SENTENCE = ("sent_emb", "sentence", "sent_embs", "text_embedding")
-WORDS = ("word_embs", "words_embs", "word_emb", "words")
-MASK = ("mask", "masks", "word_mask")
 
 
 class AttnGANText:
@@ -58,7 +55,8 @@ def retrofit_attngan(
     the sentence alone, StackGAN-v2.
 
     Args:
-        netG: a generator with upsampling layers ``h_net<i>.upsample*`` and arguments named as in AttnGAN.
+        netG: a generator with upsampling layers ``h_net<i>.upsample*``. Which arguments of its forward are sentence, words
+            and mask is read from their names (``sent_emb``, ``word_embs``, ``caption``, ...).
         layers: other patterns and cues than these.
         fix_mask: correct AttnGAN's attention mask, which is tiled so that the pixels of one sample use the mask of
             another (taoxugit/AttnGAN#93). Off by default: it changes what a trained generator draws for batches with
@@ -69,32 +67,35 @@ def retrofit_attngan(
         As :func:`retrofit`.
 
     Raises:
-        ValueError: as :func:`retrofit`; and no argument of the forward looks like text, sizes cannot be read, or
-            ``fix_mask`` finds no attention to correct. For any other model use :func:`retrofit`, which asks for them.
+        ValueError: as :func:`retrofit`; and ``netG`` is a wrapper, has no batch norm or no layers of these names (the
+            message holds the call of :func:`retrofit` that would fit), no argument looks like text, sizes cannot be read,
+            or ``fix_mask`` finds no attention to correct.
     """
-    names = list(inspect.signature(netG.forward).parameters)
-    at = [next((names.index(name) for name in known if name in names), None) for known in (SENTENCE, WORDS, MASK)]
-    if at[0] is None:
+    if advice.wrapped(netG):
+        raise ValueError(advice.wrapped(netG))
+    norms = norm_layers(netG)
+    if not norms:
+        raise ValueError(advice.no_norms(netG))
+    at = advice.text_arguments(netG)
+    if at.sentence is None:
+        names = list(inspect.signature(netG.forward).parameters)
         raise ValueError(
-            f"{type(netG).__name__}.forward takes {names}, none of which is a sentence {SENTENCE}; "
-            "use scbn.retrofit with a text callable of your own"
+            f"{type(netG).__name__}.forward takes {names}, none of which is called like a sentence (sent_emb, "
+            "text_embedding, caption, c, ...); use scbn.retrofit with a text callable of your own, which makes "
+            "scbn.TextFeatures of these arguments"
         )
     if layers is None:
-        later: Cue = "sentence" if at[1] is None else "word"
+        later: Cue = "sentence" if at.words is None else "word"
         wanted: dict[str, Cue] = {
             "h_net1.upsample*": "sentence",
             "h_net[2-9].upsample*": later,
             "h_net[2-9].*.upsample*": later,
         }
-        present = [norm.name for norm in norm_layers(netG)]
+        present = [norm.name for norm in norms if norm.problem is None]
         layers = {p: cue for p, cue in wanted.items() if fnmatch.filter(present, p)}
         if not layers:
-            raise ValueError(
-                f"{type(netG).__name__} has no norm named h_net<i>.upsample*; scbn.norm_layers(netG) lists what it has: "
-                "pass layers={pattern: cue}, or use scbn.retrofit"
-            )
-    attentions = _attentions(netG) if fix_mask else []
-    if fix_mask and not attentions:
+            raise ValueError(_no_layers(netG, norms))
+    if fix_mask and not _attentions(netG):
         raise ValueError(
             f"fix_mask: {type(netG).__name__} has no attention with AttnGAN's applyMask and conv_context"
         )
@@ -107,9 +108,33 @@ def retrofit_attngan(
         hidden_dim=hidden_dim,
         scale=scale,
     )
-    for parent, child in attentions:
-        parent._modules[child] = MaskedAttention(parent.get_submodule(child))
+    if fix_mask:
+        fix_masks(netG)
     return report
+
+
+def fix_masks(model: nn.Module) -> None:
+    """Put :class:`MaskedAttention` in the place of every attention of AttnGAN's kind."""
+    for parent, child in _attentions(model):
+        parent._modules[child] = MaskedAttention(parent.get_submodule(child))
+    getattr(model, HOLDER).fix_mask = True
+
+
+def masks_fixed(model: nn.Module) -> bool:
+    """Whether :func:`fix_masks` was here."""
+    return any(isinstance(module, MaskedAttention) for module in model.modules())
+
+
+def _no_layers(netG: nn.Module, norms: list[NormLayer]) -> str:
+    again = [norm.name for norm in norms if norm.cue]
+    if any(name.startswith("h_net") and "upsample" in name for name in again):
+        return f"{again} are retrofitted already; call unretrofit first"
+    call = advice.call(netG, norms, _sentence_dim(netG), _word_dim(netG))
+    return (
+        f"{type(netG).__name__} has no norm named h_net<i>.upsample*. "
+        + (f"This would fit it:\n{call}\n" if call else "Use scbn.retrofit. ")
+        + f"Its norms are:\n{table(norms)}"
+    )
 
 
 class MaskedAttention(nn.Module):

@@ -31,6 +31,7 @@ class TextHolder(nn.Module):
     """The text that the model runs on, while it runs: one call at a time, so threads need a copy of the model each."""
 
     text: TextFeatures | None
+    fix_mask = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,12 +41,35 @@ class TextHolder(nn.Module):
         """What it is given, for models that call each of their children in turn."""
         return x
 
+    # It has no tensors, but a place in the metadata of a state dict, which torch.save keeps.
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        _note(destination, prefix, fix_mask=self.fix_mask)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        stored = local_metadata.get("fix_mask", self.fix_mask)
+        if stored != self.fix_mask:
+            error_msgs.append(
+                f"the weights are of a model retrofitted with fix_mask={stored}, this one has fix_mask={self.fix_mask} "
+                "and would draw other images; retrofit it with the same, or use scbn.load_retrofitted"
+            )
+
 
 class Retrofitted:
     """A layer in the place of a norm: called with ``x`` alone, it finds the text in its holder."""
 
     bn: nn.Module
     holder: TextHolder
+    cue: str
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's own forward, with the text of the model's call."""
@@ -58,7 +82,19 @@ class Retrofitted:
             )
         return super().forward(x, text)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportAttributeAccessIssue]
+        _note(destination, prefix, cue=self.cue, scale=getattr(self, "scale", 1.0))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        other = self._made_otherwise(state_dict, prefix, local_metadata)
+        if other:
+            args[-1].append(
+                f"{prefix[:-1]}: {other}; retrofit the model with the same, or use scbn.load_retrofitted"
+            )
+            return
         # A checkpoint from before the retrofit has the norm's tensors where the layer now is, and none of the layer's own.
         stored = self.bn.state_dict()
         original = [n for n in stored if prefix + n in state_dict and f"{prefix}bn.{n}" not in state_dict]
@@ -73,15 +109,41 @@ class Retrofitted:
                 if not name.startswith("bn."):
                     at_zero = isinstance(modules.get(name.rpartition(".")[0]), ZeroHead)
                     state_dict.setdefault(prefix + name, torch.zeros_like(value) if at_zero else value)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # pyright: ignore[reportAttributeAccessIssue]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _made_otherwise(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> str:
+        """How the layer that was saved differs from this one; nothing where it does not, or was a plain norm."""
+        words = f"{prefix}word_proj.weight" in state_dict
+        sentence = any(name.startswith(f"{prefix}mlp.") for name in state_dict)
+        stored = {(True, True): "both", (True, False): "word", (False, True): "sentence"}.get((words, sentence))
+        if stored is not None and stored != self.cue:
+            return f"the weights are of a layer with the cue {stored!r}, this one has {self.cue!r}"
+        scale = getattr(self, "scale", 1.0)
+        if local_metadata.get("scale", scale) != scale:
+            return f"the weights are of a layer with scale={local_metadata['scale']}, this one has scale={scale}"
+        return ""
 
 
 class RetrofittedSentenceSCBN(Retrofitted, SentenceSCBN):
     """:class:`SentenceSCBN` in the place of a norm."""
 
+    cue = "sentence"
+
 
 class RetrofittedWordSCBN(Retrofitted, WordSCBN):
     """:class:`WordSCBN` in the place of a norm."""
+
+    @property
+    def cue(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What it is conditioned on."""
+        return "word" if self.sentence_dim is None else "both"
+
+
+def _note(destination: Any, prefix: str, **values: Any) -> None:
+    """Into the metadata of a state dict: what weights alone do not tell."""
+    metadata = getattr(destination, "_metadata", None)
+    if metadata is not None:
+        metadata.setdefault(prefix[:-1], {}).update(values)
 
 
 class BindText:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from scbn.norm import SCBN
+from scbn.retrofitting import advice
 from scbn.retrofitting.binding import (
     HOLDER,
     BindText,
@@ -151,14 +152,15 @@ def _norms(model: nn.Module) -> Iterator[_Norm]:
 
 
 def _describe(norm: _Norm) -> NormLayer:
-    module, cue = norm.module, None
-    if isinstance(module, RetrofittedWordSCBN):
-        cue = "word" if module.sentence_dim is None else "both"
-    elif isinstance(module, Retrofitted):
-        cue = "sentence"
+    module, cue = norm.module, cue_of(norm.module)
     bn = module.bn if isinstance(module, SCBN) else module
     assert isinstance(bn, _BatchNorm)
     return NormLayer(norm.name, type(bn).__name__, bn.num_features, cue, _problem(norm), _own_forward(bn))
+
+
+def cue_of(module: nn.Module) -> Cue | None:
+    """What a retrofitted layer is conditioned on; ``None`` for any other module."""
+    return cast("Cue", module.cue) if isinstance(module, Retrofitted) else None
 
 
 def _problem(norm: _Norm) -> str | None:
@@ -186,6 +188,8 @@ def _choose(model: nn.Module, layers: Mapping[str, str]) -> dict[str, tuple[nn.M
     if not isinstance(layers, Mapping) or not layers:
         raise ValueError(f"layers must map name patterns to cues {CUES}, got {layers!r}")
     norms = list(_norms(model))
+    if not norms:
+        raise ValueError(advice.no_norms(model))
     candidates = f"The norms are:\n{table([_describe(norm) for norm in norms])}"
     chosen: dict[str, tuple[nn.Module, str]] = {}
     for pattern, cue in layers.items():
@@ -193,7 +197,9 @@ def _choose(model: nn.Module, layers: Mapping[str, str]) -> dict[str, tuple[nn.M
             raise ValueError(f"layers[{pattern!r}] must be one of {CUES}, got {cue!r}")
         matched = [norm for norm in norms if fnmatch.fnmatchcase(norm.name, pattern)]
         fit = [norm for norm in matched if _problem(norm) is None]
-        again = [norm.name for norm in matched if isinstance(norm.module, Retrofitted)]
+        # A part that was retrofitted on its own keeps its own text.
+        holder = getattr(model, HOLDER, None)
+        again = [n.name for n in matched if isinstance(n.module, Retrofitted) and n.module.holder is holder]
         if again:
             raise ValueError(
                 f"the pattern {pattern!r} matches {again}, retrofitted already; call unretrofit first"

@@ -122,8 +122,8 @@ def test_more_errors() -> None:
         scbn.retrofit(Lazy(), {"norm": "sentence"}, text=lambda x, s: TextFeatures(s), sentence_dim=3)
     with pytest.raises(ValueError, match="is the model itself"):
         scbn.retrofit(nn.BatchNorm2d(3), {"*": "sentence"}, text=lambda x: TextFeatures(x), sentence_dim=3)
-    with pytest.raises(ValueError, match="none of which is a sentence"):
-        scbn.retrofit_attngan(nn.Conv2d(1, 1, 1))
+    with pytest.raises(ValueError, match="none of which is called like a sentence"):
+        scbn.retrofit_attngan(nn.Sequential(nn.BatchNorm2d(1)))
     stackgan = HOSTS["StackGAN-v2"].make()
     with pytest.raises(ValueError, match="no attention with AttnGAN's applyMask"):
         scbn.retrofit_attngan(stackgan, fix_mask=True)
