@@ -29,7 +29,8 @@ from examples.sdgan.training.loop import NotFinite
 class Options:
     """Retrofit an AttnGAN with SCBN, fine-tune it with the Siamese loss, and show before, step 0 and after.
 
-    OUT gets retrofit.png, samples.png, losses.png, metrics.json and checkpoint.pt.
+    OUT gets retrofit.png, samples.png, losses.png, metrics.json, checkpoint.pt, model (for sample and evaluate of
+    examples.sdgan), and netG_scbn.pth (for a script of your own: scbn.load_retrofitted).
     """
 
     data: Data = "toy"
@@ -57,6 +58,11 @@ class Options:
     """Steps of fine-tuning."""
     warm_up: int = 0
     """Of these, steps in which only the discriminators learn; for a generator that comes without its own."""
+    pretrained_lr: float | None = None
+    """Learning rate of the parameters that the generator came with; new ones have --train.generator.lr. By default a
+    quarter of that."""
+    control: bool = False
+    """Fine-tune the generator without the retrofit too, with the same steps, batches and noise: the fourth column."""
     fix_mask: bool = False
     """Correct AttnGAN's mis-tiled attention mask too; step 0 is then not identical."""
     train: Config = field(default_factory=Config)
@@ -66,10 +72,12 @@ class Options:
 def small(data: Data) -> Config:
     """The trainer's preset for a data set with AttnGAN's own generator: two stages where the preset is small."""
     config = preset(data)
-    if data != "toy":
-        return config
-    generator = dataclasses.replace(config.generator, channels=(24, 24))
-    return dataclasses.replace(config, generator=generator)
+    toy = data == "toy"
+    channels = (24, 24) if toy else config.generator.channels
+    generator = dataclasses.replace(config.generator, architecture="attngan", channels=channels)
+    # The discriminators' Siamese heads know nothing yet.
+    siamese = dataclasses.replace(config.siamese, warm_up=100 if toy else 1000)
+    return dataclasses.replace(config, generator=generator, siamese=siamese)
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, Config]:
@@ -91,9 +99,19 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(options, name)}")
     if options.before_steps < 1 and options.checkpoint is None:
         raise ValueError("--before-steps must be at least 1 without a --checkpoint: there is nothing to retrofit")
-    if len(set(options.train.generator.channels)) > 1:
-        raise ValueError(f"AttnGAN has the same channels in every stage, got {options.train.generator.channels}")
+    given = options.train.generator
+    if given.architecture != "attngan":
+        raise ValueError(f"--train.generator.architecture must be attngan here, got {given.architecture}")
+    if given.norm == "batch":
+        raise ValueError(
+            "--train.generator.norm batch is an AttnGAN without a retrofit; to train one beside it, add --control"
+        )
+    if options.pretrained_lr is None:
+        options = dataclasses.replace(options, pretrained_lr=given.lr / 4)
+    elif not 0 <= options.pretrained_lr < float("inf"):
+        raise ValueError(f"--pretrained-lr must be a finite number from 0, got {options.pretrained_lr}")
     common: dict[str, Any] = {
+        "generator": dataclasses.replace(given, fix_mask=given.fix_mask or options.fix_mask),
         "data": options.data,
         "root": options.root,
         "out": options.out,
@@ -157,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         o = options
         files = Files(o.checkpoint, o.text_encoder, o.image_encoder, o.discriminators, o.captions, o.root)
-        retrofit(config, Plan(files, o.repo, o.before_steps, o.warm_up, o.fix_mask), console)
+        assert o.pretrained_lr is not None
+        retrofit(config, Plan(files, o.repo, o.before_steps, o.warm_up, o.pretrained_lr, o.control), console)
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {_as_spelled_here(str(error))}", style="red")
         return 2
@@ -168,7 +187,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         leave()
-    console.print(f"done: look at retrofit.png, samples.png and metrics.json in {config.out.resolve()}")
+    console.print(
+        f"done: look at retrofit.png, samples.png and metrics.json in {config.out.resolve()}; netG_scbn.pth there is for "
+        "scbn.load_retrofitted"
+    )
     return 0
 
 

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from examples.attngan.adapter import Adapter
+from examples.attngan.comparison import Shown, compare
 from examples.attngan.hosts import build_host, check_images, load_weights
 from examples.attngan.published.folder import Files, told
 from examples.attngan.published.models import given_encoders, load_discriminators
-from examples.attngan.sheet import side_by_side
 from examples.sdgan.config import Config
-from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.inference.export import write_model
 from examples.sdgan.inference.sampler import Sampler
-from examples.sdgan.metrics import caption_fidelity
-from examples.sdgan.metrics.birds import measure
-from examples.sdgan.metrics.r_precision import r_precision
 from examples.sdgan.metrics.sample_size import check_negatives
+from examples.sdgan.models.generator import add_norms
 from examples.sdgan.plots import samples
 from examples.sdgan.training.callbacks import DrawSamples, SaveCheckpoint, WarmUp
 from examples.sdgan.training.distributed import together
 from examples.sdgan.training.encoders import train_encoders
 from examples.sdgan.training.gan import GanTraining
-from examples.sdgan.training.loop import progress_bar
 from examples.sdgan.training.resume import restoring
 from examples.sdgan.training.trainer import Trainer
 from examples.sdgan.training.workspace import Workspace, open_workspace
-from scbn import retrofit_attngan
+from scbn import Retrofit, retrofitted_state
 
-FINE_TUNING = "fine-tune"
-_SHEET, _QUERIES = 6, 500
+FINE_TUNING, CONTROL = "fine-tune", "control"
 
 
 @dataclass(frozen=True)
@@ -49,37 +43,63 @@ class Plan:
         files: what there is already: a generator (without one an AttnGAN is trained first), encoders, discriminators.
         repo: checkout of the published code, to use instead of our generator.
         before_steps: of the AttnGAN itself, where no checkpoint brings one.
-        warm_up: fine-tuning steps in which the discriminators alone learn; a checkpoint brings none of them.
-        fix_mask: see :func:`scbn.retrofit_attngan`.
+        warm_up: fine-tuning steps in which the discriminators alone learn.
+        pretrained_lr: learning rate of the parameters that the generator came with.
+        control: fine-tune the generator without the retrofit too, to compare.
     """
 
     files: Files
     repo: Path | None
     before_steps: int
     warm_up: int
-    fix_mask: bool
+    pretrained_lr: float
+    control: bool
 
 
 class FineTuning(GanTraining):
-    """Training of a retrofitted generator; its checkpoint holds also the generator it began with."""
+    """Training of a generator that was trained before; its average goes on.
 
-    def __init__(self, run: Workspace, generator: Adapter, before: Sampler, fix_mask: bool) -> None:
-        super().__init__(run.fabric, run.config, run.text, run.image, generator, name=FINE_TUNING)
-        self.before, self.fix_mask = before, fix_mask
+    Args:
+        run: data and encoders.
+        config: of this phase.
+        generator: to train.
+        groups: of its parameters.
+        kept: what the rest of the run needs of the phases before; in the checkpoint too.
+        plan: of the run; a resumed one must have the same.
+        name: of the phase.
+    """
+
+    def __init__(
+        self,
+        run: Workspace,
+        config: Config,
+        generator: Adapter,
+        groups: list[dict[str, Any]],
+        kept: dict[str, Any],
+        plan: Plan,
+        name: str,
+    ) -> None:
+        super().__init__(
+            run.fabric, config, run.text, run.image, generator, name=name, groups=groups, averaged=True
+        )
+        self.kept = kept
+        self.discriminators.load_state_dict(kept["discriminators"])
+        self.settings = {name: getattr(plan, name) for name in ("pretrained_lr", "warm_up", "control")}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        return {**super().state_dict(), "before": self.before.generator.state_dict(), "fix_mask": self.fix_mask}
+        return {**super().state_dict(), "kept": self.kept, "settings": self.settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        if state["fix_mask"] != self.fix_mask:
-            raise ValueError(f"--fix-mask was {state['fix_mask']}, is {self.fix_mask}")
+        for name, value in self.settings.items():
+            if state["settings"][name] != value:
+                raise ValueError(f"--{name.replace('_', '-')} was {state['settings'][name]}, is {value}")
         super().load_state_dict(state)
 
 
 def retrofit(config: Config, plan: Plan, console: Console) -> None:
-    """Encoders, AttnGAN, retrofit, fine-tuning with the Siamese loss; then the sheet and the numbers."""
+    """Encoders, AttnGAN, control, retrofit, fine-tuning with the Siamese loss; then the sheet and the numbers."""
     # Before anything is trained: a file that does not fit should not be found out after the encoders.
     torch.manual_seed(config.seed)
     host = build_host(config, plan.repo)
@@ -87,122 +107,119 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
     if files.checkpoint is not None:
         entry = load_weights(host, files.checkpoint)
         check_images(host, config, files.checkpoint)
-    phases = ("encoders", "attngan", FINE_TUNING)
+    phases = ("encoders", "attngan", CONTROL, FINE_TUNING)
     run = open_workspace(config, console, "--train.resume", phases, given_encoders(files))
-    check_negatives(run.test, _QUERIES)
+    check_negatives(run.test, Shown.queries)
     for line in told(files) if files else ():
         run.console.print(line, highlight=False)
     if entry:
         run.console.print(f"weights of {files.checkpoint}, its entry {entry}")
-    with Trainer(run, [SaveCheckpoint(), DrawSamples(), WarmUp(plan.warm_up, FINE_TUNING)]) as trainer:
+    callbacks = [SaveCheckpoint(), DrawSamples(), WarmUp(plan.warm_up, CONTROL, FINE_TUNING)]
+    with Trainer(run, callbacks) as trainer:
         train_encoders(trainer)
         # The same weights, whether the phases before ran just now or before a --train.resume.
         torch.manual_seed(config.seed)
-        before, discriminators = _before(trainer, Adapter(host, config.generator.condition_dim), plan)
+        before, kept = _before(trainer, Adapter(host, config.generator.condition_dim), plan)
         shown = Shown.of(run)
-        columns = {"before": shown.images(before)}
+        models = {"before": before}
 
         torch.manual_seed(config.seed + 1)
-        adapter = copy.deepcopy(before.generator)
-        report = retrofit_attngan(adapter.get_submodule("host"), fix_mask=plan.fix_mask)
+        adapter, report = _retrofitted(before, config)
         run.console.print(str(report), highlight=False)
-        columns["step 0"] = shown.images(dataclasses.replace(before, generator=adapter.eval()))
-        change = float((columns["step 0"] - columns["before"]).abs().max())
+        models["step 0"] = _sampler(run, config, copy.deepcopy(adapter).eval())
+        change = shown.change(before, models["step 0"])
         run.console.print(f"largest change of a pixel by the retrofit itself: {change:.1e} (of 2)")
 
-        gan = FineTuning(run, cast(Adapter, adapter), before, plan.fix_mask)
-        if discriminators is not None:
-            gan.discriminators.load_state_dict(discriminators)
+        if plan.control:
+            models["control"] = _control(trainer, before, kept, plan)
+        lr, new_lr = plan.pretrained_lr, config.generator.lr
+        groups = report.parameter_groups(lr=lr, new_lr=new_lr)
+        gan = FineTuning(run, config, adapter, groups, kept, plan, FINE_TUNING)
         trainer.fit(gan)
-        after = trainer.sampler(gan)
-        columns["after"] = shown.images(after)
-        metrics = {"data": run.train.name, "largest_change_at_step_0": change, "report": str(report)}
-        compare = partial(_compare, trainer, plan, before, after, shown, columns, metrics)
-        together(run.fabric, compare, first_only=True)
+        models["retrofit"] = trainer.sampler(gan)
+        metrics: dict[str, Any] = {
+            "data": run.train.name,
+            "largest_change_at_step_0": change,
+            "report": str(report),
+        }
+        metrics |= {
+            "before_steps": plan.before_steps,
+            "checkpoint": str(files.checkpoint),
+            "steps": gan.done,
+            "learning_rates": {"pretrained": lr, "new": new_lr},
+        }
+        finish = partial(_finish, trainer, models, shown, metrics)
+        together(run.fabric, finish, first_only=True)
 
 
-def _before(trainer: Trainer, adapter: Adapter, plan: Plan) -> tuple[Sampler, dict[str, Any] | None]:
-    """The AttnGAN to retrofit, trained, loaded or as a checkpoint has it; and its discriminators, if they are new."""
-    run = trainer.workspace
-    sampler = Sampler(run.config, run.vocabulary, run.text, cast(Any, adapter))
-    resumed = run.resumed.get("phases", {}).get(FINE_TUNING)
+def plain(config: Config) -> Config:
+    """The options of the same AttnGAN without the retrofit."""
+    generator = dataclasses.replace(config.generator, norm="batch", fix_mask=False)
+    return dataclasses.replace(config, generator=generator)
+
+
+def _sampler(run: Workspace, config: Config, generator: Adapter) -> Sampler:
+    return Sampler(config, run.vocabulary, run.text, generator)
+
+
+def _retrofitted(before: Sampler, config: Config) -> tuple[Adapter, Retrofit]:
+    adapter = copy.deepcopy(before.generator)
+    assert isinstance(adapter, Adapter)
+    report = add_norms(adapter.host, config.generator)
+    assert report is not None
+    return adapter, report
+
+
+def _before(trainer: Trainer, adapter: Adapter, plan: Plan) -> tuple[Sampler, dict[str, Any]]:
+    """The AttnGAN to retrofit, trained, loaded or as a checkpoint has it; and what fine-tuning needs of it."""
+    run, config = trainer.workspace, plain(trainer.workspace.config)
+    phases = run.resumed.get("phases", {})
+    resumed = phases.get(FINE_TUNING) or phases.get(CONTROL)
     if resumed is not None:
         with restoring(run.path):
-            adapter.load_state_dict(resumed["before"])
-        sampler.generator.to(run.fabric.device).eval()
-        return sampler, None
-    plain = dataclasses.replace(run.config, siamese=dataclasses.replace(run.config.siamese, weight=0.0))
-    gan = GanTraining(run.fabric, plain, run.text, run.image, adapter, name="attngan", steps=plan.before_steps)
+            kept = resumed["kept"]
+            adapter.load_state_dict(kept["before"])
+        return _sampler(run, config, adapter.to(run.fabric.device).eval()), kept
+    first = dataclasses.replace(config, siamese=dataclasses.replace(config.siamese, weight=0.0))
+    gan = GanTraining(run.fabric, first, run.text, run.image, adapter, name="attngan", steps=plan.before_steps)
     load_discriminators(gan, plan.files.discriminators, run.config)
     if plan.files.checkpoint is None:
         trainer.fit(gan)
         before = trainer.sampler(gan)
     else:
-        before = dataclasses.replace(sampler, generator=copy.deepcopy(cast(Any, adapter)).eval())
-    return before, gan.discriminators.state_dict()
+        before = _sampler(run, config, copy.deepcopy(adapter).eval())
+    # Copies: the discriminators of this phase live on until it is forgotten.
+    kept = {"before": before.generator.state_dict(), "discriminators": gan.discriminators.state_dict()}
+    return before, copy.deepcopy(kept)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The captions and noise of the sheet."""
-
-    captions: list[str]
-    noise: Tensor
-
-    @classmethod
-    def of(cls, run: Workspace) -> Shown:
-        """The first held-out ones, always the same."""
-        captions = [run.test.captions[i % len(run.test)][0] for i in range(_SHEET)]
-        return cls(captions, fixed_noise(_SHEET, run.config.generator.noise_dim))
-
-    def images(self, sampler: Sampler) -> Tensor:
-        """What a generator makes of them."""
-        return sampler.images(self.captions, self.noise)
-
-
-def _compare(
-    trainer: Trainer,
-    plan: Plan,
-    before: Sampler,
-    after: Sampler,
-    shown: Shown,
-    columns: dict[str, Tensor],
-    metrics: dict[str, Any],
-) -> None:
-    run = trainer.workspace
-    for name, sampler in (("before", before), ("after", after)):
-        metrics[name] = _measures(run, sampler, name)
-    metrics |= {
-        "before_steps": plan.before_steps,
-        "checkpoint": str(plan.files.checkpoint),
-        "torch": torch.__version__,
-    }
-    metrics["config"] = json.loads(run.config.to_json())
-    (run.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    told = [f"R-precision {_arrow(metrics, 'r_precision')}"]
-    if "caption_fidelity" in metrics["after"]:
-        told.append(f"caption fidelity {_arrow(metrics, 'caption_fidelity')}")
-    _, maps, words = after.attention(shown.captions, shown.noise)
-    layer = samples.finest(maps)
-    title = f"{run.test.name}: {'; '.join(told)}; word maps of {layer[0] if layer else 'no layer'}"
-    path = run.config.out / "retrofit.png"
-    side_by_side(columns, layer[1] if layer else None, words, shown.captions, path, title)
-    samples.loss_curves(trainer.history, run.config.out / "losses.png")
-    for line in told:
-        run.console.print(line)
-
-
-def _measures(run: Workspace, sampler: Sampler, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"r_precision": r_precision(sampler, run.image, run.test, run.config.seed, _QUERIES)}
-    if run.config.data == "toy":
-        with progress_bar(run.console) as bar:
-            task = bar.add_task(f"measuring {name}", total=caption_fidelity.STEPS, note="")
-            found |= measure(
-                sampler, run.train, run.test, run.config.seed, lambda s: bar.update(task, completed=s + 1)
+def _control(trainer: Trainer, before: Sampler, kept: dict[str, Any], plan: Plan) -> Sampler:
+    """The same generator fine-tuned in the same way without the retrofit: same start, same batches, same noise."""
+    run, config = trainer.workspace, plain(trainer.workspace.config)
+    adapter = copy.deepcopy(before.generator)
+    assert isinstance(adapter, Adapter)
+    if "control" in kept:
+        if kept["control_steps"] != config.steps:
+            raise ValueError(
+                f"--steps was {kept['control_steps']} for the control, which has ended; is {config.steps}"
             )
-    return found
+        with restoring(run.path):
+            adapter.load_state_dict(kept["control"])
+        return _sampler(run, config, adapter.eval())
+    groups = [{"params": list(adapter.parameters()), "lr": plan.pretrained_lr}]
+    gan = FineTuning(run, config, adapter, groups, kept, plan, CONTROL)
+    trainer.fit(gan)
+    control = trainer.sampler(gan)
+    kept |= {"control": copy.deepcopy(control.generator.state_dict()), "control_steps": gan.done}
+    return control
 
 
-def _arrow(metrics: dict[str, Any], name: str) -> str:
-    a, b = metrics["before"][name], metrics["after"][name]
-    return f"{a['value']:.3f} -> {b['value']:.3f} [{b['interval_95'][0]:.3f}, {b['interval_95'][1]:.3f}]"
+def _finish(trainer: Trainer, models: dict[str, Sampler], shown: Shown, metrics: dict[str, Any]) -> None:
+    """What the run leaves: the model for our commands, the generator for their script, pictures and numbers."""
+    run, after = trainer.workspace, models["retrofit"]
+    out = run.config.out
+    write_model(out / "model", after, run.image)
+    assert isinstance(after.generator, Adapter)
+    torch.save(retrofitted_state(after.generator.host), out / "netG_scbn.pth")
+    samples.loss_curves(trainer.history, out / "losses.png")
+    compare(trainer.workspace, models, shown, metrics)

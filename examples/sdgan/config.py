@@ -43,12 +43,18 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """The tree-structured generator."""
+    """The generator: SD-GAN's tree, or AttnGAN's."""
 
+    architecture: Literal["tree", "attngan"] = "tree"
+    """attngan: AttnGAN's own generator, of the same channels in every stage; norm says what is added to it."""
     channels: tuple[int, ...] = (32, 32, 32)
     """Of each stage, low to high resolution; their number is the number of stages."""
     residual_blocks: int = 2
     norm: Literal["batch", "sentence", "word", "both"] = "both"
+    """What the norms listen to. Of an AttnGAN: batch is the published one; sentence and word retrofit all upsampling
+    layers with that cue; both as scbn.retrofit_attngan does, the sentence first and the words in later stages."""
+    fix_mask: bool = False
+    """Of an AttnGAN: correct its mis-tiled attention mask."""
     activation: Literal["glu", "relu", "leaky_relu"] = "glu"
     noise_dim: int = 100
     condition_dim: int = 100
@@ -186,6 +192,8 @@ class Config:
             )
         if not self.generator.channels:
             raise ValueError("--generator.channels needs a number for each stage, at least one")
+        if self.generator.architecture == "attngan" and len(set(self.generator.channels)) > 1:
+            raise ValueError(f"AttnGAN has the same channels in every stage, got {self.generator.channels}")
         if not 0 <= self.siamese.alpha <= self.siamese.margin or self.siamese.margin == 0:
             raise ValueError(
                 f"--siamese.alpha must be between 0 and --siamese.margin, got {self.siamese.alpha} and "

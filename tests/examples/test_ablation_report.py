@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.miniature import shrink
 from PIL import Image
 
 from examples.sdgan import ablate, report
@@ -16,7 +17,7 @@ from examples.sdgan.data import toy
 from examples.sdgan.data.birds import likeliest
 from examples.sdgan.data.birds.attributes import MUTATION, SPECIES, prototypes
 from examples.sdgan.inference.export import load_sampler
-from examples.sdgan.metrics import caption_fidelity, consistency
+from examples.sdgan.metrics import consistency
 
 
 def record(variant: str, seed: int, points: list[tuple[int, float, float, float]]) -> dict:
@@ -101,8 +102,7 @@ def test_agreement_of_the_likeliest_birds() -> None:
 
 @pytest.fixture
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 40})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
+    shrink(monkeypatch.setattr, test=40)
     base = ablate.base_config()
     tiny = dataclasses.replace(
         base,

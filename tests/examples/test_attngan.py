@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import pickle
 import sys
 from pathlib import Path
@@ -12,28 +10,18 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers.training import same, weights
-from rich.console import Console
+from helpers.miniature import shrink
+from helpers.retrofits import TINY
 
 from examples.attngan import retrofit
 from examples.attngan.adapter import Adapter
 from examples.attngan.generator import Generator
 from examples.attngan.hosts import HostError, build_host, load_weights
-from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions, from_json
-from examples.sdgan.data import CaptionedImages, toy
-from examples.sdgan.metrics import caption_fidelity
+from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions
+from examples.sdgan.data import CaptionedImages
 from examples.sdgan.metrics.r_precision import r_precision
-from examples.sdgan.models import checkpoint
-from examples.sdgan.training.callbacks import SaveCheckpoint
-from examples.sdgan.training.workspace import open_workspace
 from scbn import TextFeatures, retrofit_attngan
 
-TINY = [
-    *("--before-steps", "1", "--steps", "2", "--warm-up", "1", "--train.encoder-steps", "2", "--train.size", "32"),
-    *("--train.batch-size", "2", "--train.generator.channels", "2", "2", "--train.discriminator.channels", "4"),
-    *("--train.encoder.dim", "8", "--train.encoder.embedding-dim", "4", "--train.encoder.batch-size", "4"),
-    *("--train.accelerator", "cpu"),
-]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -43,8 +31,7 @@ def small(**kwargs) -> Generator:
 
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "COUNTS", {"train": 64, "test": 32})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 2)
+    shrink(monkeypatch.setattr, train=64, test=32, measured=2)
 
 
 def test_names_and_shapes_are_upstreams() -> None:
@@ -198,19 +185,6 @@ def test_r_precision_counts_what_the_network_finds(noise: float, low: float, hig
     assert found["images"] == 200
 
 
-def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert retrofit.main([*TINY, "--out", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "3 of 6 norms replaced" in told
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["largest_change_at_step_0"] < 1e-4
-    assert {"r_precision", "caption_fidelity"} <= metrics["before"].keys() & metrics["after"].keys()
-    for name in ("retrofit.png", "samples.png", "losses.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert "host.h_net2.upsample.2.to_gamma.weight" in state["ema"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -219,13 +193,22 @@ def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         (["--before-steps", "0"], "nothing to retrofit"),
         (["--warm-up", "-1"], "must not be negative"),
         (["--train.resume"], "no such checkpoint"),
-        (["--train.generator.channels", "2", "4"], "same channels in every stage"),
+        (["--train.generator.architecture", "tree"], "architecture must be attngan here"),
+        (["--train.generator.norm", "batch"], "without a retrofit; to train one beside it, add --control"),
+        (["--pretrained-lr", "-1"], "--pretrained-lr must be a finite number from 0"),
         (["--data", "cub"], "--root"),
     ],
 )
 def test_bad_options_end_with_status_2(arguments: list[str], told: str, tmp_path: Path, capsys) -> None:
     assert retrofit.main([*TINY, "--out", str(tmp_path), *arguments]) == 2
     assert told in capsys.readouterr().out
+
+
+def test_channels_that_differ_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        retrofit.main([*TINY, "--out", str(tmp_path), "--train.generator.channels", "2", "4"])
+    assert ended.value.code == 2
+    assert "same channels in every stage, got (2, 4)" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -240,46 +223,3 @@ def test_bad_options_end_with_status_2(arguments: list[str], told: str, tmp_path
 )
 def test_options_are_named_as_this_command_spells_them(message: str, told: str) -> None:
     assert retrofit._as_spelled_here(message) == told
-
-
-@pytest.fixture(scope="module")
-def retrofitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("retrofit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy, "COUNTS", {"train": 64, "test": 32})
-        patch.setattr(caption_fidelity, "STEPS", 2)
-        assert retrofit.main([*TINY, "--before-steps", "2", "--steps", "3", "--out", str(out)]) == 0
-    return out
-
-
-@pytest.mark.parametrize("phase", ["encoders", "attngan", "fine-tune"])
-def test_a_resumed_retrofit_is_the_one_that_never_stopped(
-    phase: str, retrofitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [*TINY, "--before-steps", "2", "--steps", "3", "--out", str(tmp_path)]
-    original = SaveCheckpoint.on_checkpoint
-
-    def stops(self: SaveCheckpoint, trainer: Any, of: Any) -> None:
-        original(self, trainer, of)
-        if of.name == phase and of.done == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SaveCheckpoint, "on_checkpoint", stops)
-        assert retrofit.main([*arguments, "--train.checkpoint-every", "2"]) == 130
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"][phase] == 2
-    assert retrofit.main([*arguments, "--train.resume"]) == 0
-    assert same(weights(tmp_path), weights(retrofitted))
-    measured = [json.loads((out / "metrics.json").read_text()) for out in (tmp_path, retrofitted)]
-    for name in ("before", "after", "largest_change_at_step_0"):
-        assert measured[0][name] == measured[1][name]
-
-
-def test_a_retrofit_is_resumed_by_its_own_command_and_with_its_own_mask(retrofitted: Path, capsys) -> None:
-    arguments = [*TINY, "--before-steps", "2", "--steps", "4", "--train.resume", "--out", str(retrofitted)]
-    assert retrofit.main([*arguments, "--fix-mask"]) == 2
-    assert "--fix-mask was False, is True" in capsys.readouterr().out
-    state = checkpoint.load(retrofitted / "checkpoint.pt")
-    config = from_json(state["config"])
-    with pytest.raises(checkpoint.CheckpointError, match="of another command, with a phase 'attngan'"):
-        open_workspace(dataclasses.replace(config, resume=True), Console(quiet=True))

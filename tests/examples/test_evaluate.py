@@ -10,15 +10,16 @@ from typing import Any, cast
 import pytest
 import torch
 from helpers.layouts import described
+from helpers.miniature import shrink
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from examples.sdgan import evaluate
-from examples.sdgan.data import CaptionedImages, toy
+from examples.sdgan.data import CaptionedImages
 from examples.sdgan.data.birds import ATTRIBUTES
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.inference.sampler import Sampler
-from examples.sdgan.metrics import caption_fidelity, fid
+from examples.sdgan.metrics import fid
 from examples.sdgan.metrics.consistency import Triples, attribute_agreement, distance_ratio, generate_triples
 from examples.sdgan.metrics.diversity import diversity
 from examples.sdgan.metrics.r_precision import r_precision
@@ -151,8 +152,7 @@ def test_matching_distance_of_gaussians() -> None:
 
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
+    shrink(monkeypatch.setattr)
 
 
 def test_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -188,7 +188,7 @@ def test_inception_with_weights_from_a_path(finished: Path, tmp_path: Path, monk
             if name.endswith("conv.weight"):  # PyTorch's default leaves nothing of an image after so many layers
                 torch.nn.init.kaiming_normal_(value)
         torch.save(network.state_dict(), path)
-    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 12})
+    shrink(monkeypatch.setattr, test=12)
     arguments = ["--checkpoint", str(finished), "--images", "20", "--inception", str(path), "--out", str(tmp_path)]
     assert evaluate.main(arguments) == 0
     measures = json.loads((tmp_path / "evaluation.json").read_text())["measures"]

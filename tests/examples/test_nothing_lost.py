@@ -15,13 +15,12 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.miniature import shrink
 from helpers.processes import SCRIPT
 from helpers.training import TINY, run, same, weights
 
 from examples.sdgan import sample
-from examples.sdgan.data import toy
 from examples.sdgan.inference.export import load_sampler
-from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.models import checkpoint
 from examples.sdgan.training.distributed import average_losses, broadcast_buffers
 from examples.sdgan.training.gan import GanTraining
@@ -31,8 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
+    shrink(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

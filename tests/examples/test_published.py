@@ -123,7 +123,7 @@ def test_an_exported_model_numbers_words_as_published(tmp_path: Path) -> None:
         preset("toy"),
         size=32,
         encoder=EncoderOptions(embedding_dim=4, dim=8),
-        generator=GeneratorOptions((8, 8, 8)),
+        generator=GeneratorOptions(channels=(8, 8, 8)),
     )
     words = Vocabulary(["red", "bird"], published=True)
     generator = build_generator(config).eval()

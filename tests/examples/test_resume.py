@@ -13,15 +13,14 @@ import pytest
 import torch
 from helpers.files import picture
 from helpers.layouts import write
+from helpers.miniature import shrink
 from helpers.training import TINY, run
 from PIL import Image
 from rich.console import Console
 
 from examples.sdgan import train
 from examples.sdgan.config import EncoderOptions
-from examples.sdgan.data import toy
 from examples.sdgan.data.cub import cub
-from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.models import checkpoint
 from examples.sdgan.training.workspace import open_workspace
 
@@ -202,8 +201,7 @@ def test_what_only_a_continuation_reads_is_looked_into(
 def test_a_broken_optimizer_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from examples.sdgan.training.gan import GanTraining
 
-    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
+    shrink(monkeypatch.setattr)
     original = GanTraining.step
 
     def breaks(self, step, batch):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from helpers.files import picture, write_coco
 from helpers.layouts import NAMES, WORDS, pickled, write
+from helpers.miniature import shrink
 from helpers.training import TINY
 
 from examples.sdgan import train
-from examples.sdgan.data import DataError, toy
+from examples.sdgan.data import DataError
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
-from examples.sdgan.metrics import caption_fidelity
 
 
 def annotated(root: Path, year: int, folder: str | None, kinds: Sequence[str] = ("train", "val")) -> Path:
@@ -125,8 +125,7 @@ def test_a_split_that_is_not_read_is_told(above: str, tmp_path: Path) -> None:
 
 def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-        patch.setattr(caption_fidelity, "STEPS", 3)
+        shrink(patch.setattr)
         out = tmp_path / "[red]run[blue]"
         assert train.main([*TINY, "--out", str(out), "--steps", "1", "--encoder-steps", "1", "--log", "none"]) == 0
     assert str(out) in capsys.readouterr().out

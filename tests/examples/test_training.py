@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers.miniature import shrink
 from helpers.training import run, same, weights
 from lightning.fabric import Fabric
 from PIL import Image
@@ -18,10 +19,8 @@ from rich.console import Console
 
 from examples.sdgan import sample
 from examples.sdgan.config import from_json
-from examples.sdgan.data import toy
 from examples.sdgan.inference.export import load_image_encoder, load_sampler
 from examples.sdgan.inference.sampler import Sampler
-from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.models import checkpoint
 from examples.sdgan.training.callbacks import Callback, call_together
 from examples.sdgan.training.gan import GanTraining
@@ -32,8 +31,7 @@ from examples.sdgan.training.phase import Batches
 
 @pytest.fixture(autouse=True)
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "COUNTS", {"train": 60, "test": 30})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 3)
+    shrink(monkeypatch.setattr)
 
 
 def test_a_run_leaves_what_it_promises(finished: Path, capsys: pytest.CaptureFixture) -> None:

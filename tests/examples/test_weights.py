@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.miniature import shrink
 from safetensors.torch import save_file
 from test_attngan import TINY, small
 from torch import Tensor, nn
@@ -19,8 +20,7 @@ from torchvision.models import get_model
 
 from examples.attngan import retrofit
 from examples.attngan.hosts import HostError, build_host, load_weights
-from examples.sdgan.data import toy
-from examples.sdgan.metrics import caption_fidelity, fid
+from examples.sdgan.metrics import fid
 from examples.sdgan.models.checkpoint import is_finite, reason_of
 from examples.sdgan.models.encoders import InceptionImageEncoder
 from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
@@ -124,8 +124,7 @@ def test_what_was_found_is_named(wrap: Callable[[State], Any], told: str, tmp_pa
 
 @pytest.fixture
 def _few_birds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "COUNTS", {"train": 64, "test": 32})
-    monkeypatch.setattr(caption_fidelity, "STEPS", 2)
+    shrink(monkeypatch.setattr, train=64, test=32, measured=2)
 
 
 def spoil(state: State, how: str) -> State:

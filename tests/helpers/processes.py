@@ -10,14 +10,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import functools, os, sys, torch
-sys.path[:0] = [{root!r}]
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 for name in ("Adam", "AdamW"):
     eps = float(os.environ.get("ADAM_EPS", "1e-8"))
     setattr(torch.optim, name, functools.partial(getattr(torch.optim, name), eps=eps))
 from examples.sdgan import train
-from examples.sdgan.metrics import caption_fidelity
-from examples.sdgan.data import toy
-toy.COUNTS, caption_fidelity.STEPS = {{"train": 60, "test": 30}}, 3
+from helpers.miniature import shrink
+shrink()
 if __name__ == "__main__":
     sys.exit(train.main(sys.argv[1:]))
 """

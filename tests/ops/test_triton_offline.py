@@ -20,6 +20,8 @@ def test_kernels_fit_into_registers(capability: int, kind: str, layout: str, tmp
     root = Path(__file__).parents[2]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)}
+    # The older GPU's blocks are the same or smaller: its narrowest, a middle and its widest layer.
+    widths = ["16", "64", "512"] if capability == 80 else ["16", "32", "64", "128", "256", "512"]
     command = [
         sys.executable,
         "tests/helpers/offline.py",
@@ -27,17 +29,12 @@ def test_kernels_fit_into_registers(capability: int, kind: str, layout: str, tmp
         kind,
         layout,
         "18",
-        "16",
-        "32",
-        "64",
-        "128",
-        "256",
-        "512",
+        *widths,
     ]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kernels) == 6 * 4 + 6 + 6 + 4
+    assert len(kernels) == len(widths) * 4 + 6 + 6 + 4
     for kernel in kernels:
         # The blocks leave room, but how many registers a kernel takes, each release of the compiler decides anew: Triton
         # 3.6 to 3.9 differ by up to 16 bytes a thread. What must not happen are the hundreds that a block too large spills.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.attngan.adapter import Adapter
 from examples.sdgan.config import Config, from_json
 from examples.sdgan.data.pairs import pad
 from examples.sdgan.data.vocabulary import Vocabulary
@@ -27,7 +28,7 @@ class Sampler:
     config: Config
     vocabulary: Vocabulary
     text: TextEncoder
-    generator: TreeGenerator
+    generator: TreeGenerator | Adapter
 
     @classmethod
     def load(cls, path: Path) -> Sampler:
@@ -41,7 +42,8 @@ class Sampler:
             raise checkpoint.CheckpointError(
                 f"{path}: its run has trained encoders only, no generator yet; continue it with --resume"
             )
-        config = from_json(state["config"])
+        # Of a retrofit, the model before it is another than the options' own.
+        config = from_json(state.get("ema_config", state["config"]))
         vocabulary = Vocabulary(state["vocabulary"], state.get("published_vocabulary", False))
         check_fit(path, state, config, len(vocabulary))
         text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)

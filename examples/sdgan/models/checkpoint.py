@@ -123,9 +123,10 @@ def reason_of(error: Exception) -> str:
 
 def _check(state: dict[str, Any]) -> None:
     """Raise ``ValueError`` for a part of the wrong type, naming it."""
-    if not isinstance(state["config"], str):
-        raise ValueError(f"config must be JSON text, got {type(state['config']).__name__}")
-    from_json(state["config"])
+    for part in ("config", "ema_config"):
+        if not isinstance(state.get(part, "{}"), str):
+            raise ValueError(f"{part} must be JSON text, got {type(state[part]).__name__}")
+        from_json(state.get(part, "{}"))
     if not isinstance(state["vocabulary"], list):
         raise ValueError(f"vocabulary must be a list of words, got {type(state['vocabulary']).__name__}")
     if not isinstance(state.get("published_vocabulary", False), bool):

@@ -9,14 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from examples.sdgan.config import Config
-from scbn import TextFeatures, TreeGenerator
+from examples.attngan.adapter import Adapter
+from examples.attngan.generator import Generator as AttnGAN
+from examples.sdgan.config import Config, GeneratorOptions
+from scbn import Retrofit, TextFeatures, TreeGenerator, retrofit_attngan
 from scbn.generator.stages import InitialStage, RefinementStage
+from scbn.retrofitting.replace import Cue
 
 
-def build_generator(config: Config) -> TreeGenerator:
-    """The generator that the options describe."""
+def build_generator(config: Config) -> TreeGenerator | Adapter:
+    """The generator that the options describe; both kinds are called alike."""
     options = config.generator
+    if options.architecture == "attngan":
+        return _attngan(config)
     return TreeGenerator(
         config.encoder.dim,
         config.encoder.dim,
@@ -30,6 +35,22 @@ def build_generator(config: Config) -> TreeGenerator:
         initial_stage=partial(InitialStage, activation=options.activation),
         refinement_stage=partial(RefinementStage, activation=options.activation),
     )
+
+
+def _attngan(config: Config) -> Adapter:
+    g, dim = config.generator, config.encoder.dim
+    stages, base = len(g.channels), config.sizes[0]
+    host = AttnGAN(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base)
+    add_norms(host, g)
+    return Adapter(host, g.condition_dim)
+
+
+def add_norms(host: nn.Module, options: GeneratorOptions) -> Retrofit | None:
+    """Retrofit an AttnGAN with what the options ask of its norms; nothing for batch."""
+    if options.norm == "batch":
+        return None
+    layers: dict[str, Cue] | None = None if options.norm == "both" else {"h_net*upsample*": options.norm}
+    return retrofit_attngan(host, layers, fix_mask=options.fix_mask)
 
 
 @torch.no_grad()

@@ -46,15 +46,17 @@ class DrawSamples(Callback):
 class WarmUp(Callback):
     """For so many steps of a phase the discriminators alone learn: those of a loaded generator know nothing yet."""
 
-    def __init__(self, steps: int, phase: str) -> None:
-        self.steps, self.phase = steps, phase
+    def __init__(self, steps: int, *phases: str) -> None:
+        self.steps, self.phases = steps, phases
 
     def on_step_start(self, phase: Phase, step: int) -> None:
         """A learning rate of zero for the generator, until they do."""
-        if not isinstance(phase, GanTraining) or phase.name != self.phase or not self.steps:
+        if not isinstance(phase, GanTraining) or phase.name not in self.phases or not self.steps:
             return
         for group in phase.optimizer_g.param_groups:
-            group["lr"] = phase.config.generator.lr if step >= self.steps else 0.0
+            # Beside the rate, so that a resumed run has it too.
+            wanted = group.setdefault("after_warm_up", group["lr"])
+            group["lr"] = wanted if step >= self.steps else 0.0
 
 
 def draw_samples(trainer: Trainer, phase: GanTraining) -> None:

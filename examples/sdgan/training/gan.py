@@ -44,6 +44,8 @@ class GanTraining(Phase):
         text, image: the frozen encoders.
         generator: what to train; by default what the options describe. Called as a :class:`TreeGenerator`.
         name, steps: of the phase; by default ``"gan"`` and the options' steps.
+        groups: of the generator's parameters, with learning rates of their own; by default one group.
+        averaged: the generator's weights are an average already, which goes on; else it starts anew.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class GanTraining(Phase):
         generator: nn.Module | None = None,
         name: str = "gan",
         steps: int | None = None,
+        groups: list[dict[str, Any]] | None = None,
+        averaged: bool = False,
     ) -> None:
         self.name, self.steps = name, config.steps if steps is None else steps
         self.batches = Batches(config.batch_size, same=0.5, seed=config.seed + 1)
@@ -74,15 +78,16 @@ class GanTraining(Phase):
         self.average = AveragedModel(
             generator, device=fabric.device, multi_avg_fn=self._move_average, use_buffers=True
         )
-        # On the host: each update asks for it, and would wait for a GPU.
-        self.average.n_averaged = self.average.n_averaged.cpu()
+        # On the host: each update asks for it, and would wait for a GPU. At 0, the first update copies the weights.
+        self.average.n_averaged = torch.tensor(int(averaged))
+        self._averaged = averaged
         if config.compile:
             generator.compile()
             discriminators.compile()
         g, d = config.generator, config.discriminator
         self.trained = [p for p in discriminators.parameters() if p.requires_grad]
         self.generator, self.optimizer_g = fabric.setup(
-            generator, torch.optim.Adam(generator.parameters(), g.lr, g.betas, fused=True)
+            generator, torch.optim.Adam(groups or generator.parameters(), g.lr, g.betas, fused=True)
         )
         self.discriminators, self.optimizer_d = fabric.setup(
             discriminators, torch.optim.Adam(discriminators.parameters(), d.lr, d.betas, fused=True)
@@ -125,7 +130,8 @@ class GanTraining(Phase):
         _freeze(self.trained, False)
 
         # Short runs would else average with weights that nobody trained.
-        self._decay = min(self.config.generator.ema, (1 + step) / (10 + step))
+        most = 1.0 if self._averaged else (1 + step) / (10 + step)
+        self._decay = min(self.config.generator.ema, most)
         self.average.update_parameters(self.generator)
         return {name: torch.stack([f[name] for f in found]).mean(0) for name in found[0]}
 

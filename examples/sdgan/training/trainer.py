@@ -119,6 +119,8 @@ class Trainer:
         }
         if isinstance(phase, GanTraining):
             state["ema"] = self.sampler(phase).generator.state_dict()
+            if phase.config != run.config:
+                state["ema_config"] = phase.config.to_json()
         return state
 
     def _resume(self, phase: Phase) -> None:
