@@ -123,7 +123,7 @@ class ImageHead(nn.Module):
 
 
 class Generator(nn.Module):
-    """AttnGAN's ``G_NET``, 64, 128 and 256 px.
+    """AttnGAN's ``G_NET``, 64, 128 and 256 px, and ``G_DCGAN``.
 
     Args:
         channels: GF_DIM, 32 for birds and 48 for COCO.
@@ -132,6 +132,7 @@ class Generator(nn.Module):
         residual_blocks: R_NUM, 2 for birds and 3 for COCO.
         stages: BRANCH_NUM, 1 to 3.
         base_size: pixels of the first image, 64 upstream; 8, 16 or 32 for small machines.
+        single: ``G_DCGAN``, whose last stage alone makes an image.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Generator(nn.Module):
         residual_blocks: int = 2,
         stages: int = 3,
         base_size: int = 64,
+        single: bool = False,
     ) -> None:
         super().__init__()
         if base_size < 8 or base_size & (base_size - 1):
@@ -152,10 +154,14 @@ class Generator(nn.Module):
         self.stages, self.noise_dim = stages, noise_dim
         self.ca_net = ConditioningAugmentation(sentence_dim, condition_dim)
         self.h_net1 = InitialStage(channels << upsamplings, condition_dim + noise_dim, upsamplings)
-        self.img_net1 = ImageHead(channels)
-        for i in range(2, stages + 1):
-            self.add_module(f"h_net{i}", NextStage(channels, word_dim, residual_blocks))
-            self.add_module(f"img_net{i}", ImageHead(channels))
+        self.single = single
+        for i in range(1, stages + 1):
+            if i > 1:
+                self.add_module(f"h_net{i}", NextStage(channels, word_dim, residual_blocks))
+            if not single:
+                self.add_module(f"img_net{i}", ImageHead(channels))
+        if single:
+            self.img_net = ImageHead(channels)
 
     def forward(
         self, z_code: Tensor, sent_emb: Tensor, word_embs: Tensor, mask: Tensor | None
@@ -168,11 +174,15 @@ class Generator(nn.Module):
         """
         code, mu, logvar = self.ca_net(sent_emb)
         h = self.h_net1(z_code, code)
-        images, attentions = [self.img_net1(h)], []
-        for i in range(2, self.stages + 1):
-            h, attention = self.get_submodule(f"h_net{i}")(h, word_embs, mask)
-            images.append(self.get_submodule(f"img_net{i}")(h))
-            attentions.append(attention)
+        images, attentions = [], []
+        for i in range(1, self.stages + 1):
+            if i > 1:
+                h, attention = self.get_submodule(f"h_net{i}")(h, word_embs, mask)
+                attentions.append(attention)
+            if not self.single:
+                images.append(self.get_submodule(f"img_net{i}")(h))
+        if self.single:
+            images.append(self.img_net(h))
         return images, attentions, mu, logvar
 
 

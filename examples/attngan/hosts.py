@@ -37,8 +37,10 @@ def build_host(config: Config, repo: Path | None) -> nn.Module:
     g, dim, stages = config.generator, config.encoder.dim, len(config.generator.channels)
     if repo is not None:
         return _upstream(repo, config)
-    base = config.sizes[0]
-    return Generator(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base)
+    base, single = config.base_size, g.architecture == "attndcgan"
+    return Generator(
+        g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base, single
+    )
 
 
 def load_weights(host: nn.Module, path: Path) -> str:
@@ -89,7 +91,7 @@ def _upstream(repo: Path, config: Config) -> nn.Module:
     if not (code / "model.py").is_file() or not (code / "miscc" / "config.py").is_file():
         raise HostError(f"--repo {repo}: no checkout of taoxugit/AttnGAN (code/model.py and code/miscc/config.py)")
     stages = len(config.generator.channels)
-    if config.sizes[0] != 64:
+    if config.base_size != 64:
         raise HostError(
             f"--repo: its first image has 64 px, so {stages} stages make {64 << (stages - 1)} px; set --train.size"
         )
@@ -101,7 +103,7 @@ def _upstream(repo: Path, config: Config) -> nn.Module:
     cfg.TREE.BRANCH_NUM = stages
     cfg.GAN.GF_DIM, cfg.GAN.R_NUM, cfg.GAN.Z_DIM = g.channels[0], g.residual_blocks, g.noise_dim
     cfg.GAN.CONDITION_DIM, cfg.TEXT.EMBEDDING_DIM = g.condition_dim, config.encoder.dim
-    return model.G_NET()
+    return model.G_DCGAN() if g.architecture == "attndcgan" else model.G_NET()
 
 
 @contextlib.contextmanager

@@ -100,8 +100,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     if options.before_steps < 1 and options.checkpoint is None:
         raise ValueError("--before-steps must be at least 1 without a --checkpoint: there is nothing to retrofit")
     given = options.train.generator
-    if given.architecture != "attngan":
-        raise ValueError(f"--train.generator.architecture must be attngan here, got {given.architecture}")
+    if given.architecture == "tree":
+        raise ValueError("--train.generator.architecture must be attngan or attndcgan here, got tree")
     if given.norm == "batch":
         raise ValueError(
             "--train.generator.norm batch is an AttnGAN without a retrofit; to train one beside it, add --control"

@@ -21,6 +21,8 @@ class EncoderOptions:
     min_count: int = 1
     """Words seen less often are unknown."""
     embedding_dim: int = 300
+    rnn: Literal["lstm", "gru"] = "lstm"
+    """Over the words, in both directions."""
     dim: int = 256
     """Size D of word and sentence features."""
     dropout: float = 0.5
@@ -45,8 +47,9 @@ class EncoderOptions:
 class GeneratorOptions:
     """The generator: SD-GAN's tree, or AttnGAN's."""
 
-    architecture: Literal["tree", "attngan"] = "tree"
-    """attngan: AttnGAN's own generator, of the same channels in every stage; norm says what is added to it."""
+    architecture: Literal["tree", "attngan", "attndcgan"] = "tree"
+    """attngan: AttnGAN's own generator, of the same channels in every stage; norm says what is added to it. attndcgan: its
+    variant with one image, the last, and one discriminator."""
     channels: tuple[int, ...] = (32, 32, 32)
     """Of each stage, low to high resolution; their number is the number of stages."""
     residual_blocks: int = 2
@@ -170,9 +173,9 @@ class Config:
             raise ValueError(
                 f"--accumulate: {self.batch_size} pairs cannot be taken in {self.accumulate} equal parts"
             )
-        if self.siamese.stages and len(self.siamese.stages) != len(self.generator.channels):
+        if self.siamese.stages and len(self.siamese.stages) != len(self.sizes):
             raise ValueError(
-                f"--siamese.stages needs a weight for each of the {len(self.generator.channels)} stages, got "
+                f"--siamese.stages needs a weight for each of the {len(self.sizes)} stages, got "
                 f"{self.siamese.stages}"
             )
         if self.captions_per_image < 0:
@@ -192,7 +195,7 @@ class Config:
             )
         if not self.generator.channels:
             raise ValueError("--generator.channels needs a number for each stage, at least one")
-        if self.generator.architecture == "attngan" and len(set(self.generator.channels)) > 1:
+        if self.generator.architecture != "tree" and len(set(self.generator.channels)) > 1:
             raise ValueError(f"AttnGAN has the same channels in every stage, got {self.generator.channels}")
         if not 0 <= self.siamese.alpha <= self.siamese.margin or self.siamese.margin == 0:
             raise ValueError(
@@ -223,10 +226,16 @@ class Config:
         }
 
     @property
+    def base_size(self) -> int:
+        """Pixels of the first stage."""
+        return self.size >> (len(self.generator.channels) - 1)
+
+    @property
     def sizes(self) -> list[int]:
-        """Pixels of each stage's images, low to high."""
-        stages = len(self.generator.channels)
-        return [self.size >> (stages - 1 - i) for i in range(stages)]
+        """Pixels of the images, low to high: of each stage, or of the last where that alone makes one."""
+        if self.generator.architecture == "attndcgan":
+            return [self.size]
+        return [self.base_size << i for i in range(len(self.generator.channels))]
 
     def to_json(self) -> str:
         """The configuration as JSON, for the checkpoint."""

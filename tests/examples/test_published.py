@@ -7,7 +7,7 @@ import json
 import pickle
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -19,11 +19,16 @@ from helpers.published import (
     write_folder,
 )
 
+import scbn
 from examples.attngan import retrofit
+from examples.attngan.adapter import Adapter
+from examples.attngan.generator import Generator
 from examples.attngan.published import names, sizes
 from examples.attngan.published.captions import vocabulary
 from examples.attngan.published.folder import Files, find
+from examples.sdgan import evaluate, sample
 from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, GeneratorOptions, SiameseOptions, preset
+from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize_as_published
 from examples.sdgan.inference.export import load_sampler, write_model
 from examples.sdgan.inference.sampler import Sampler
@@ -48,12 +53,13 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
     return module.eval()
 
 
-def test_the_text_encoder_computes_the_same(tmp_path: Path) -> None:
-    theirs = randomised(PublishedTextEncoder(9, 5, 6))
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_the_text_encoder_computes_the_same(kind: Literal["lstm", "gru"], tmp_path: Path) -> None:
+    theirs = randomised(PublishedTextEncoder(9, 5, 6, {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind]))
     torch.save({"module." + name: value for name, value in theirs.state_dict().items()}, tmp_path / "t.pth")
     found, words = sizes.of_text_encoder(tmp_path / "t.pth")
-    assert (found, words) == ({"encoder.embedding_dim": 5, "encoder.dim": 6}, 9)
-    ours = TextEncoder(9, EncoderOptions(embedding_dim=5, dim=6)).eval()
+    assert (found, words) == ({"encoder.embedding_dim": 5, "encoder.dim": 6, "encoder.rnn": kind}, 9)
+    ours = TextEncoder(9, EncoderOptions(embedding_dim=5, dim=6, rnn=kind)).eval()
     names.load(ours, tmp_path / "t.pth", names.of_text_encoder, "--text-encoder", "text encoder")
     tokens = torch.tensor([[3, 1, 4, 8, 5], [2, 6, 5, 0, 0], [7, 0, 0, 0, 0]])
     text, (want, sentence) = ours(tokens), theirs(tokens, [5, 3, 1])
@@ -154,8 +160,8 @@ def _broken(folder: Path, tmp_path: Path, how: str) -> list[str]:
         content[2] = {i: f"w{i}" for i in range(7)}
         (tmp_path / "captions.pickle").write_bytes(pickle.dumps(content, 2))
         return ["--captions", str(tmp_path / "captions.pickle")]
-    if how == "a GRU":
-        state = {"encoder.weight": torch.zeros(10, 4), "rnn.weight_hh_l0": torch.zeros(12, 4)}
+    if how == "another rnn":
+        state = {"encoder.weight": torch.zeros(10, 4), "rnn.weight_hh_l0": torch.zeros(4, 4)}
         torch.save(state, tmp_path / "t.pth")
         return ["--text-encoder", str(tmp_path / "t.pth")]
     if how == "the wrong file":
@@ -180,7 +186,7 @@ def _broken(folder: Path, tmp_path: Path, how: str) -> list[str]:
     ("how", "told"),
     [
         ("another vocabulary", "7 words, but the text encoder knows 10"),
-        ("a GRU", "its rnn is a GRU"),
+        ("another rnn", "its rnn is no LSTM and no GRU (4 x 4)"),
         ("the wrong file", "no tensor is called 'emb_features.weight'"),
         ("not finite", "is not finite"),
         ("another size", "encoder.dim is 6 in the one and 8 in the other"),
@@ -222,21 +228,18 @@ def test_folders_that_hold_nothing_or_too_much(folder: Path, tmp_path: Path) -> 
     assert find(tmp_path, "cub", Files(checkpoint=Path("g.pth"))).checkpoint == Path("g.pth")
 
 
-def test_from_a_folder_to_a_fine_tuned_retrofit(
+def _arguments(folder: Path, out: Path) -> list[str]:
+    arguments = ["--data", "cub", "--attngan", str(folder), "--out", str(out), "--steps", "1"]
+    return [
+        *arguments,
+        *["--train.accelerator", "cpu", "--train.log", "none", "--train.workers", "0", "--train.batch-size", "2"],
+    ]
+
+
+def test_four_commands_from_a_folder(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["--data", "cub", "--attngan", str(folder), "--out", str(tmp_path), "--steps", "1"]
-    arguments += [
-        "--train.accelerator",
-        "cpu",
-        "--train.log",
-        "none",
-        "--train.workers",
-        "0",
-        "--train.batch-size",
-        "2",
-    ]
-    assert retrofit.main(arguments) == 0
+    assert retrofit.main(_arguments(folder, tmp_path)) == 0
     told = capsys.readouterr().out
     assert "text_encoder200.pth" in told and "netD1.pth" in told
     metrics: dict[str, Any] = json.loads((tmp_path / "metrics.json").read_text())
@@ -246,3 +249,63 @@ def test_from_a_folder_to_a_fine_tuned_retrofit(
     assert state["published_vocabulary"] is True
     encoder = torch.load(folder / "DAMSMencoders" / "bird" / "text_encoder200.pth", weights_only=True)
     assert torch.equal(state["text"]["embedding.weight"], encoder["encoder.weight"])  # nothing was pretrained
+
+    assert sample.main(["--checkpoint", str(tmp_path), "--caption", "a red zebra bird", "--count", "1"]) == 0
+    assert "zebra" in capsys.readouterr().out  # a word that their encoder does not know
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "check_enough", lambda *_: None)  # four images are not enough, and here they are
+        arguments = [
+            "--checkpoint",
+            str(tmp_path),
+            "--images",
+            "20",
+            "--inception",
+            "none",
+            "--accelerator",
+            "cpu",
+        ]
+        assert evaluate.main(arguments) == 0
+    assert "r_precision" in json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["measures"]
+
+    theirs = Generator(2, 8, 8, 5, 6, residual_blocks=1, stages=2)  # as G_NET() of their script
+    report = scbn.load_retrofitted(theirs, torch.load(tmp_path / "netG_scbn.pth", weights_only=True))
+    assert len(report.replaced) == 5
+    sampler, noise = load_sampler(tmp_path), torch.randn(2, 6)
+    captions = ["a red bird", "a blue bird with a green beak"]
+    text = sampler.encode(captions)
+    torch.testing.assert_close(
+        Adapter(theirs, 5).eval()(noise, text).images[-1], sampler.images(captions, noise), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_an_attndcgan_has_one_image_and_one_discriminator(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder, out = write_folder(tmp_path / "attngan", single=True), tmp_path / "out"
+    options, config = retrofit.parse(_arguments(folder, out))
+    assert (config.generator.architecture, config.sizes, config.base_size) == ("attndcgan", [128], 64)
+    assert [path.name for path in options.discriminators] == ["netD0.pth"]
+    assert retrofit.main(_arguments(folder, out)) == 0
+    assert "5 of" in capsys.readouterr().out
+    state = checkpoint.load(out / "checkpoint.pt")
+    assert "host.img_net.img.0.weight" in state["ema"] and "host.img_net1.img.0.weight" not in state["ema"]
+    given = torch.load(folder / "models" / "netD0.pth", weights_only=True)["COND_DNET.outlogits.0.weight"]
+    kept = state["phases"]["fine-tune"]["kept"]["discriminators"]
+    assert torch.equal(kept["stages.0.fits.weight"], given)
+    assert load_sampler(out).images(["a red bird"], torch.randn(1, 6)).shape == (1, 3, 128, 128)
+
+
+def test_real_captions_get_the_numbers_that_the_real_pickle_has(real_data: Path) -> None:
+    meta, words = real_data / "cub_attngan_meta", 5450
+    train, test, _, _ = cast("list[Any]", read_plain_pickle(meta / "captions.pickle"))
+    known = vocabulary(meta / "captions.pickle", words)
+    compared = 0
+    for split, numbered in (("train", train), ("test", test)):
+        names = cast("list[str]", read_plain_pickle(meta / split / "filenames.pickle"))
+        for i, name in enumerate(names):
+            text = real_data / "cub" / "text" / f"{name}.txt"
+            if i % 5 or not text.is_file():
+                continue
+            lines = [line for line in text.read_text(encoding="utf-8").split("\n") if tokenize_as_published(line)]
+            for line, numbers in zip(lines[:10], numbered[10 * i : 10 * i + 10], strict=True):
+                assert known.encode(line) == list(numbers), (name, line)
+                compared += 1
+    assert compared > 8000

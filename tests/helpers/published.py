@@ -25,15 +25,16 @@ CAPTIONS = [
 class PublishedTextEncoder(nn.Module):
     """``RNN_ENCODER``: called with sorted lengths; words come as (N, D, T)."""
 
-    def __init__(self, words: int, embedding: int, dim: int) -> None:
+    def __init__(self, words: int, embedding: int, dim: int, kind: type[nn.RNNBase] = nn.LSTM) -> None:
         super().__init__()
         self.encoder = nn.Embedding(words, embedding)
         self.drop = nn.Dropout(0.5)
-        self.rnn = nn.LSTM(embedding, dim // 2, 1, batch_first=True, bidirectional=True)
+        self.rnn = kind(embedding, dim // 2, num_layers=1, batch_first=True, bidirectional=True)
 
     def forward(self, captions: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         packed = pack_padded_sequence(self.drop(self.encoder(captions)), lengths, batch_first=True)
-        output, (hidden, _) = self.rnn(packed)
+        output, hidden = self.rnn(packed)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         words = pad_packed_sequence(output, batch_first=True)[0]
         return words.transpose(1, 2), hidden.transpose(0, 1).reshape(len(captions), -1)
 
@@ -69,7 +70,7 @@ class PublishedImageEncoder(nn.Module):
 class PublishedDiscriminator(nn.Module):
     """``D_NET64``, ``D_NET128`` or ``D_NET256``; logits end in a sigmoid."""
 
-    def __init__(self, stage: int, channels: int, dim: int) -> None:
+    def __init__(self, stage: int, channels: int, dim: int, unconditional: bool = True) -> None:
         super().__init__()
         act = nn.LeakyReLU(0.2)
         c = channels
@@ -89,7 +90,7 @@ class PublishedDiscriminator(nn.Module):
             self.img_code_s64_2 = nn.Sequential(*conv(16 * c, 8 * c, 3, 1))
         self.UNCOND_DNET, self.COND_DNET = nn.Module(), nn.Module()
         self.COND_DNET.jointConv = nn.Sequential(*conv(8 * c + dim, 8 * c, 3, 1))
-        for head in (self.UNCOND_DNET, self.COND_DNET):
+        for head in (self.UNCOND_DNET, self.COND_DNET) if unconditional else (self.COND_DNET,):
             head.outlogits = nn.Sequential(nn.Conv2d(8 * c, 1, 4, 4), nn.Sigmoid())
 
     def forward(self, x: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,16 +102,19 @@ class PublishedDiscriminator(nn.Module):
         return self.UNCOND_DNET.outlogits(x).flatten(), self.COND_DNET.outlogits(joint).flatten()
 
 
-def write_folder(root: Path, dim: int = 8, stages: int = 2, channels: int = 2) -> Path:
-    """A folder of birds at 128 px, or 64 px for one stage, with small models as they are when they are made."""
+def write_folder(root: Path, dim: int = 8, stages: int = 2, channels: int = 2, single: bool = False) -> Path:
+    """A folder of birds at 128 px, or 64 px for one stage, with small models as they are when they are made.
+
+    ``single``: of AttnDCGAN, with one image and one discriminator without its unconditional head.
+    """
     torch.manual_seed(3)
     models, encoders, data = root / "models", root / "DAMSMencoders" / "bird", root / "data" / "birds"
     for folder in (models, encoders, data):
         folder.mkdir(parents=True)
-    generator = Generator(channels, dim, dim, 5, 6, residual_blocks=1, stages=stages)
-    torch.save(generator.state_dict(), models / "bird_AttnGAN2.pth")
-    for stage in range(stages):
-        torch.save(PublishedDiscriminator(stage, 2, dim).state_dict(), models / f"netD{stage}.pth")
+    generator = Generator(channels, dim, dim, 5, 6, residual_blocks=1, stages=stages, single=single)
+    torch.save(generator.state_dict(), models / f"bird_{'AttnDCGAN' if single else 'AttnGAN'}2.pth")
+    for i, stage in enumerate([stages - 1] if single else range(stages)):
+        torch.save(PublishedDiscriminator(stage, 2, dim, not single).state_dict(), models / f"netD{i}.pth")
     torch.save(PublishedTextEncoder(len(WORDS), 4, dim).state_dict(), encoders / "text_encoder200.pth")
     torch.save(PublishedTextEncoder(len(WORDS), 4, dim).state_dict(), encoders / "text_encoder50.pth")
     torch.save(PublishedImageEncoder(dim).state_dict(), encoders / "image_encoder200.pth")

@@ -40,7 +40,7 @@ def _loading(path: Path, rename: Callable[[str], str], what: str) -> Callable[[n
 
 
 def load_discriminators(gan: GanTraining, paths: tuple[Path, ...], config: Config) -> None:
-    """Load a discriminator for every stage; only the Siamese heads, which they do not have, start from nothing.
+    """Load a discriminator for every image; only heads that they do not have, the Siamese one always, start from nothing.
 
     Raises:
         names.PublishedError: there are not as many as stages, or one does not fit its stage.
@@ -54,7 +54,7 @@ def load_discriminators(gan: GanTraining, paths: tuple[Path, ...], config: Confi
         )
     discriminators: Any = gan.discriminators.module
     for stage, path, size in zip(discriminators.stages, paths, config.sizes, strict=True):
-        rename = partial(names.of_discriminator, size=size)
+        rename = partial(names.of_discriminator, size=size, unconditional=sizes.has_unconditional(path))
         names.load(stage, path, rename, "--discriminators", f"discriminator for {size} px")
 
 

@@ -35,7 +35,7 @@ class PublishedError(ValueError):
 
 def of_text_encoder(name: str) -> str:
     """``RNN_ENCODER``'s name of a tensor of our text encoder."""
-    return name.replace("embedding.", "encoder.", 1).replace("lstm.", "rnn.", 1)
+    return re.sub(r"^(lstm|gru)\.", "rnn.", name.replace("embedding.", "encoder.", 1))
 
 
 def of_image_encoder(name: str) -> str:
@@ -43,9 +43,12 @@ def of_image_encoder(name: str) -> str:
     return name.removeprefix("inception.").replace("emb_code.", "emb_cnn_code.", 1)
 
 
-def of_discriminator(name: str, size: int) -> str | None:
-    """The published discriminator's name of a tensor of ours for images of this size; ``None`` for the Siamese head."""
-    if name.startswith("siamese."):
+def of_discriminator(name: str, size: int, unconditional: bool = True) -> str | None:
+    """The published discriminator's name of a tensor of ours for images of this size.
+
+    ``None`` for the Siamese head and, with ``unconditional=False``, for the head that AttnDCGAN's has not.
+    """
+    if name.startswith("siamese.") or (name.startswith("real.") and not unconditional):
         return None
     for ours, theirs in _HEADS.items():
         if name.startswith(f"{ours}."):

@@ -45,14 +45,15 @@ def _read(option: str, path: Path, name: str) -> _File:
 
 
 def of_generator(path: Path, option: str = "--checkpoint") -> Sizes:
-    """Channels, stages, residual blocks, noise, condition, text and image size of ``G_NET``."""
+    """Channels, stages, residual blocks, noise, condition, text and image size of ``G_NET`` or ``G_DCGAN``."""
     file = _read(option, path, "ca_net.fc.weight")
     condition, dim = file.shape("ca_net.fc.weight")
     condition //= 4
-    stages = file.count(r"img_net(\d+)\.img")
-    channels = file.shape("img_net1.img.0.weight")[1]
+    stages, single = file.count(r"h_net(\d+)\."), "img_net.img.0.weight" in file.tensors
+    channels = file.shape("img_net.img.0.weight" if single else "img_net1.img.0.weight")[1]
     base = 4 << file.count(r"h_net1\.(upsample\d+)\.")
     sizes: Sizes = {
+        "generator.architecture": "attndcgan" if single else "attngan",
         "generator.channels": (channels,) * stages,
         "generator.condition_dim": condition,
         "generator.noise_dim": file.shape("h_net1.fc.0.weight")[1] - condition,
@@ -69,12 +70,12 @@ def of_text_encoder(path: Path, option: str = "--text-encoder") -> tuple[Sizes, 
     file = _read(option, path, "rnn.weight_hh_l0")
     words, embedding = file.shape("encoder.weight")
     gates, hidden = file.shape("rnn.weight_hh_l0")
-    if gates != 4 * hidden:
-        kind = "a GRU" if gates == 3 * hidden else "no LSTM"
-        raise PublishedError(f"{option} {path}: its rnn is {kind} ({gates} x {hidden}); an LSTM is read")
+    if gates not in (3 * hidden, 4 * hidden):
+        raise PublishedError(f"{option} {path}: its rnn is no LSTM and no GRU ({gates} x {hidden})")
     if "rnn.weight_hh_l0_reverse" not in file.tensors or "rnn.weight_hh_l1" in file.tensors:
-        raise PublishedError(f"{option} {path}: its LSTM must have one layer and two directions, as AttnGAN's")
-    return {"encoder.embedding_dim": embedding, "encoder.dim": 2 * hidden}, words
+        raise PublishedError(f"{option} {path}: its rnn must have one layer and two directions, as AttnGAN's")
+    rnn = "lstm" if gates == 4 * hidden else "gru"
+    return {"encoder.embedding_dim": embedding, "encoder.dim": 2 * hidden, "encoder.rnn": rnn}, words
 
 
 def of_image_encoder(path: Path, option: str = "--image-encoder") -> Sizes:
@@ -88,7 +89,6 @@ def of_discriminator(path: Path, option: str = "--discriminators") -> Sizes:
     file = _read(option, path, "img_code_s16.0.weight")
     channels = file.shape("img_code_s16.0.weight")[0]
     head = file.shape("COND_DNET.jointConv.0.weight")
-    file.shape("UNCOND_DNET.outlogits.0.weight")
     return {
         "discriminator.channels": channels,
         "discriminator.max_channels": 32 * channels,
@@ -98,6 +98,11 @@ def of_discriminator(path: Path, option: str = "--discriminators") -> Sizes:
         "discriminator.loss": "bce",
         "encoder.dim": head[1] - head[0],
     }
+
+
+def has_unconditional(path: Path, option: str = "--discriminators") -> bool:
+    """Whether a discriminator also judges images without their caption, which AttnDCGAN's does not."""
+    return "UNCOND_DNET.outlogits.0.weight" in _read(option, path, "img_code_s16.0.weight").tensors
 
 
 def merged(found: Mapping[str, Sizes]) -> Sizes:

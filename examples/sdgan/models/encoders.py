@@ -18,7 +18,7 @@ from scbn import TextFeatures
 
 
 class TextEncoder(nn.Module):
-    """Bidirectional LSTM over word embeddings; sizes and initialisation as AttnGAN's.
+    """Bidirectional LSTM or GRU over word embeddings; sizes and initialisation as AttnGAN's.
 
     ``forward(tokens)``: (N, T) int64, 0 = padding, at least one word a caption -> :class:`scbn.TextFeatures`.
     """
@@ -31,7 +31,10 @@ class TextEncoder(nn.Module):
             )
         self.embedding = nn.Embedding(vocabulary_size, options.embedding_dim, padding_idx=PADDING)
         self.dropout = nn.Dropout(options.dropout)
-        self.lstm = nn.LSTM(options.embedding_dim, options.dim // 2, batch_first=True, bidirectional=True)
+        kind = nn.LSTM if options.rnn == "lstm" else nn.GRU
+        rnn = kind(options.embedding_dim, options.dim // 2, batch_first=True, bidirectional=True)
+        self.add_module(options.rnn, rnn)
+        self.kind = options.rnn
 
     def forward(self, tokens: Tensor) -> TextFeatures:
         mask = tokens == PADDING
@@ -40,7 +43,8 @@ class TextEncoder(nn.Module):
         packed = pack_padded_sequence(
             self.dropout(self.embedding(tokens)), lengths, batch_first=True, enforce_sorted=False
         )
-        output, (hidden, _) = self.lstm(packed)
+        output, state = self.get_submodule(self.kind)(packed)
+        hidden = state[0] if self.kind == "lstm" else state
         words, _ = pad_packed_sequence(output, batch_first=True, total_length=tokens.shape[1])
         return TextFeatures(sentence=torch.cat((hidden[0], hidden[1]), 1), words=words, padding_mask=mask)
 

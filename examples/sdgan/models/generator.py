@@ -20,13 +20,13 @@ from scbn.retrofitting.replace import Cue
 def build_generator(config: Config) -> TreeGenerator | Adapter:
     """The generator that the options describe; both kinds are called alike."""
     options = config.generator
-    if options.architecture == "attngan":
+    if options.architecture != "tree":
         return _attngan(config)
     return TreeGenerator(
         config.encoder.dim,
         config.encoder.dim,
         stages=len(options.channels),
-        base_size=config.sizes[0],
+        base_size=config.base_size,
         channels=options.channels,
         residual_blocks=options.residual_blocks,
         norm=options.norm,
@@ -39,8 +39,8 @@ def build_generator(config: Config) -> TreeGenerator | Adapter:
 
 def _attngan(config: Config) -> Adapter:
     g, dim = config.generator, config.encoder.dim
-    stages, base = len(g.channels), config.sizes[0]
-    host = AttnGAN(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base)
+    stages, base, single = len(g.channels), config.base_size, g.architecture == "attndcgan"
+    host = AttnGAN(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base, single)
     add_norms(host, g)
     return Adapter(host, g.condition_dim)
 
