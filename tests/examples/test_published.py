@@ -28,6 +28,7 @@ from examples.attngan.published.captions import vocabulary
 from examples.attngan.published.folder import Files, find
 from examples.sdgan import evaluate, sample
 from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, GeneratorOptions, SiameseOptions, preset
+from examples.sdgan.data import open_data
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize_as_published
 from examples.sdgan.inference.export import load_sampler, write_model
@@ -276,6 +277,16 @@ def test_four_commands_from_a_folder(
     torch.testing.assert_close(
         Adapter(theirs, 5).eval()(noise, text).images[-1], sampler.images(captions, noise), rtol=1e-6, atol=1e-6
     )
+
+
+def test_a_folder_of_coco(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, kind="coco")
+    options, config = retrofit.parse(["--data", "coco", "--attngan", str(folder), "--out", str(tmp_path / "out")])
+    assert options.checkpoint == folder / "models" / "coco_AttnGAN2.pth"
+    assert (options.root, options.captions) == (folder / "data/coco", folder / "data/coco/captions.pickle")
+    assert (config.damsm_weight, config.encoder.words) == (50.0, 12)
+    train, test = open_data(config)
+    assert (len(train), len(test), len(train.captions[0])) == (6, 4, 5)
 
 
 def test_an_attndcgan_has_one_image_and_one_discriminator(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

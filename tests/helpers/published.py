@@ -102,17 +102,23 @@ class PublishedDiscriminator(nn.Module):
         return self.UNCOND_DNET.outlogits(x).flatten(), self.COND_DNET.outlogits(joint).flatten()
 
 
-def write_folder(root: Path, dim: int = 8, stages: int = 2, channels: int = 2, single: bool = False) -> Path:
+def write_folder(
+    root: Path, dim: int = 8, stages: int = 2, channels: int = 2, single: bool = False, kind: str = "bird"
+) -> Path:
     """A folder of birds at 128 px, or 64 px for one stage, with small models as they are when they are made.
 
     ``single``: of AttnDCGAN, with one image and one discriminator without its unconditional head.
     """
     torch.manual_seed(3)
-    models, encoders, data = root / "models", root / "DAMSMencoders" / "bird", root / "data" / "birds"
+    models, encoders, data = (
+        root / "models",
+        root / "DAMSMencoders" / kind,
+        root / "data" / f"{kind}s".replace("cocos", "coco"),
+    )
     for folder in (models, encoders, data):
         folder.mkdir(parents=True)
     generator = Generator(channels, dim, dim, 5, 6, residual_blocks=1, stages=stages, single=single)
-    torch.save(generator.state_dict(), models / f"bird_{'AttnDCGAN' if single else 'AttnGAN'}2.pth")
+    torch.save(generator.state_dict(), models / f"{kind}_{'AttnDCGAN' if single else 'AttnGAN'}2.pth")
     for i, stage in enumerate([stages - 1] if single else range(stages)):
         torch.save(PublishedDiscriminator(stage, 2, dim, not single).state_dict(), models / f"netD{i}.pth")
     torch.save(PublishedTextEncoder(len(WORDS), 4, dim).state_dict(), encoders / "text_encoder200.pth")
@@ -122,10 +128,16 @@ def write_folder(root: Path, dim: int = 8, stages: int = 2, channels: int = 2, s
     told: list[list[list[int]]] = []
     for split, count in (("train", 6), ("test", 4)):
         names = [f"00{i % 2 + 1}.{split}/bird{i}" for i in range(count)]
+        if kind == "coco":
+            names = [f"COCO_{split}2014_{i:012}" for i in range(count)]
         for i, name in enumerate(names):
-            picture(data / "CUB_200_2011" / "images" / f"{name}.jpg", (30 * i, 90, 200 - 20 * i))
+            images = data / "images" if kind == "coco" else data / "CUB_200_2011" / "images"
+            picture(images / f"{name}.jpg", (30 * i, 90, 200 - 20 * i))
         (data / split).mkdir()
         (data / split / "filenames.pickle").write_bytes(pickle.dumps(names, 2))
-        told.append([[numbers[w] for w in CAPTIONS[(i + k) % 5].split()] for i in range(count) for k in range(10)])
+        each = 5 if kind == "coco" else 10
+        told.append(
+            [[numbers[w] for w in CAPTIONS[(i + k) % 5].split()] for i in range(count) for k in range(each)]
+        )
     (data / "captions.pickle").write_bytes(pickle.dumps([*told, WORDS, numbers], 2))
     return root
