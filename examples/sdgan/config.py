@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Data = Literal["toy", "cub", "coco"]
+Data = Literal["toy", "cub", "coco", "folder"]
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,13 @@ class Config:
     """
 
     data: Data = "toy"
-    """toy: birds drawn on the spot; cub: CUB-200-2011 with captions; coco: MS-COCO captions."""
+    """toy: birds drawn on the spot; cub: CUB-200-2011 with captions; coco: MS-COCO captions; folder: your own images."""
     root: Path | None = None
-    """Folder of the data set (cub, coco)."""
+    """Folder of the data set (cub, coco, folder)."""
+    check: bool = False
+    """Read the data, report on it with a sheet of images in OUT/data.png, and train nothing."""
+    classes: Literal["none", "label", "folders"] = "none"
+    """Of --data folder: whose images DAMSM does not take for each other's negatives."""
     captions_per_image: int = 0
     """Captions of each image in AttnGAN's captions.pickle, which does not say it; 0: ten of cub, five of coco."""
     steps: int = 600_000
@@ -242,8 +246,24 @@ class Config:
         return json.dumps(dataclasses.asdict(self), default=str, indent=1)
 
 
-def preset(data: Data) -> Config:
-    """The settings for a data set: AttnGAN's and the paper's for cub and coco, a fast recipe for the toy birds."""
+SMALL = 128
+"""Pixels up to which images of one's own are trained with the recipe of a small machine."""
+
+
+def preset(data: Data, size: int | None = None) -> Config:
+    """The settings for a data set: AttnGAN's and the paper's for cub and coco, a fast recipe for the toy birds.
+
+    Images of one's own get that recipe up to 128 px (64 by default), and AttnGAN's beyond.
+    """
+    if data == "folder":
+        size = size or 64
+        if size > SMALL:
+            return Config(data="folder", out=Path("runs/folder"), size=size)
+        # Photographs have more to learn than drawn birds, and longer captions.
+        small = preset("toy")
+        encoder = dataclasses.replace(small.encoder, words=18, dropout=0.3, lr=2e-3)
+        common: dict[str, Any] = {"data": "folder", "out": Path("runs/folder"), "size": size, "encoder": encoder}
+        return dataclasses.replace(small, steps=2000, encoder_steps=1500, damsm_weight=2.0, **common)
     if data == "cub":
         return Config(data="cub", out=Path("runs/cub"))
     if data == "coco":

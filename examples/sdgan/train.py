@@ -11,6 +11,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from examples.sdgan.check import check
 from examples.sdgan.config import Config, Data, preset
 from examples.sdgan.data import DataError
 from examples.sdgan.models.checkpoint import CheckpointError
@@ -25,13 +26,15 @@ from examples.sdgan.training.workspace import open_workspace
 
 
 def parse(argv: Sequence[str]) -> Config:
-    """The options of a command line; what it leaves open comes from the preset of its ``--data``."""
-    # A first reader of this one flag: tyro must know the defaults before it reads the line.
+    """The options of a command line; what it leaves open comes from the preset of its ``--data`` and ``--size``."""
+    # A first reader of these two: tyro must know the defaults before it reads the line.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--data", default="toy")
-    chosen = early.parse_known_args(argv)[0].data
-    data: Data = chosen if chosen in get_args(Data) else "toy"
-    return tyro.cli(Config, default=preset(data), args=list(argv), prog="python -m examples.sdgan.train")
+    early.add_argument("--size", default="")
+    chosen = early.parse_known_args(argv)[0]
+    data: Data = chosen.data if chosen.data in get_args(Data) else "toy"
+    size = int(chosen.size) if chosen.size.isdecimal() else None
+    return tyro.cli(Config, default=preset(data, size), args=list(argv), prog="python -m examples.sdgan.train")
 
 
 def train(config: Config, console: Console) -> None:
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = None
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
-        train(config, console)
+        (check if config.check else train)(config, console)
     except (CheckpointError, DataError, NotFinite, ProcessStopped, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red")
         return 2

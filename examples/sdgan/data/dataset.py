@@ -64,6 +64,10 @@ class CaptionedImages:
         content = getattr(self.images, "content", {})
         return {"images": len(self), "captions": digest(self.captions), "classes": digest(classes), **content}
 
+    def paired(self) -> int:
+        """How many images have two different captions, of which a Siamese pair of one image is made."""
+        return sum(len(set(captions)) > 1 for captions in self.captions)
+
     def load_all(self, size: int) -> Tensor:
         """Every image, uint8 (N, 3, size, size)."""
         loaded = torch.empty(len(self), 3, size, size, dtype=torch.uint8)

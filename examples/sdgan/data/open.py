@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from examples.sdgan.config import Config
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
 from examples.sdgan.data.dataset import CaptionedImages, DataError
+from examples.sdgan.data.folder import folder
 from examples.sdgan.data.toy import birds
 
 
@@ -22,13 +24,20 @@ def open_data(
     """
     if config.data == "toy":
         return birds("train", config.size), birds("test", config.size)
+    if config.data != "folder" and config.classes != "none":
+        raise DataError(f"--classes is of --data folder; {config.data} has its own")
     if config.root is None:
         raise DataError(f"--data {config.data} needs --root DIR, the folder of the data set")
-    read = cub if config.data == "cub" else coco
-    train = read(config.root, "train", config.size, progress, config.captions_per_image)
+    if config.data == "folder":
+        read = partial(folder, config.root, size=config.size, progress=progress, classes=config.classes)
+    else:
+        of = cub if config.data == "cub" else coco
+        more = config.captions_per_image
+        read = partial(of, config.root, size=config.size, progress=progress, captions_per_image=more)
+    train = read(split="train")
     if len(train) < 2:
         raise DataError(f"{config.root}: needs at least 2 training images with captions, found {len(train)}")
-    test = read(config.root, "test", config.size, progress, config.captions_per_image)
+    test = read(split="test")
     both = {*_paths(train)} & {*_paths(test)}
     if both:
         raise DataError(

@@ -57,7 +57,9 @@ class SiamesePairs(Dataset[PairBatch]):
         world: int = 1,
     ) -> None:
         self.data, self.words, self.batch_size, self.size, self.seed = data, words, batch_size, size, seed
-        self.alike = int(batch_size * same)
+        # A pair of one image needs two captions of it.
+        self.paired = [i for i, captions in enumerate(data.captions) if len(set(captions)) > 1]
+        self.alike = int(batch_size * same) if self.paired else 0
         pairs = range(rank, batch_size, world)
         self.mine = [*pairs, *(batch_size + pair for pair in pairs)]
         self.tokens = [[vocabulary.encode(caption) for caption in captions] for captions in data.captions]
@@ -73,6 +75,8 @@ class SiamesePairs(Dataset[PairBatch]):
             return torch.randint(high, (n,), generator=rng)
 
         first = pick(count, self.batch_size)
+        if 0 < len(self.paired) < count:
+            first[:half] = torch.tensor(self.paired)[pick(len(self.paired), half)]
         # A step of at least 1 around the circle of images: never the same image.
         other = (first + 1 + pick(count - 1, self.batch_size)) % count
         same = torch.arange(self.batch_size) < half
@@ -80,9 +84,8 @@ class SiamesePairs(Dataset[PairBatch]):
         indices = torch.cat((first, second)).tolist()
         chosen = [int(pick(len(self.tokens[i]), 1)) for i in indices]
         for b in range(half):
-            if len(self.tokens[indices[b]]) > 1:
-                shift = 1 + int(pick(len(self.tokens[indices[b]]) - 1, 1))
-                chosen[self.batch_size + b] = (chosen[b] + shift) % len(self.tokens[indices[b]])
+            shift = 1 + int(pick(len(self.tokens[indices[b]]) - 1, 1))
+            chosen[self.batch_size + b] = (chosen[b] + shift) % len(self.tokens[indices[b]])
         captions = [self.tokens[i][c] for i, c in zip(indices, chosen, strict=True)]
         # Known on the host, so trimming costs no synchronisation; attention and DAMSM pay for every word.
         longest = min(self.words, max(map(len, captions)))

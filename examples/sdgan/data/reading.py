@@ -111,6 +111,16 @@ def read_lines(path: Path) -> list[str]:
 
 def numbered_lines(path: Path) -> dict[int, str]:
     """As :func:`read_lines`, by the number of the line, counted from 1."""
+    lines = read_text(path).split("\n")
+    return {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file, in the encodings of :func:`read_lines`; lines end in ``\\n``.
+
+    Raises:
+        DataError: the file cannot be read, or holds no text.
+    """
     data = read_bytes(path)
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     try:
@@ -124,7 +134,7 @@ def numbered_lines(path: Path) -> dict[int, str]:
         raise DataError(
             f"{path}: holds NUL bytes, so it is no text (or UTF-16 without its mark); save it as UTF-8"
         )
-    return {number: line.strip() for number, line in enumerate(text, 1) if line.strip()}
+    return "\n".join(text)
 
 
 def form(name: str) -> str:

@@ -19,6 +19,7 @@ _FREE = (
     "steps",
     "out",
     "resume",
+    "check",
     "checkpoint_every",
     "workers",
     "accelerator",

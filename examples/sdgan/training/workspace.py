@@ -160,6 +160,7 @@ def _prepare(
     else:
         vocabulary = Vocabulary.of((c for cs in train.captions for c in cs), config.encoder.min_count)
     _tell_long_captions(train, config, console)
+    _tell_pairs(train, config, console)
     text = TextEncoder(len(vocabulary), config.encoder).to(fabric.device)
     # A checkpoint brings Inception's weights too: the file they came from may be gone.
     image = image_encoder(config, "random" if resumed or given.image is not None else None)
@@ -190,6 +191,16 @@ def _tell_long_captions(train: CaptionedImages, config: Config, console: Console
         console.print(
             f"{sum(long) / len(long):.0%} of the captions are longer than the option encoder.words, "
             f"{config.encoder.words}: of these, a part of the words is used"
+        )
+
+
+def _tell_pairs(train: CaptionedImages, config: Config, console: Console) -> None:
+    two = train.paired()
+    if two < len(train):
+        half = config.batch_size // 2 if two else 0
+        console.print(
+            f"{two:,} of {len(train):,} training images have two different captions: of the {config.batch_size} Siamese "
+            f"pairs a step, {half} are of one of these, and {config.batch_size - half} of two images"
         )
 
 
