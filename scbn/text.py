@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.data._utils import collate
 from typing_extensions import Self
 
+from scbn.hidden_states import cues
+
 Value = TypeVar("Value", bound=type)
 
 
@@ -45,6 +47,34 @@ class TextFeatures(NamedTuple):
     sentence: Tensor | None = None
     words: Tensor | None = None
     padding_mask: Tensor | None = None
+
+    @classmethod
+    def from_hidden_states(
+        cls,
+        last_hidden_state: Tensor,
+        attention_mask: Tensor | None = None,
+        pooled: Tensor | None = None,
+        *,
+        special_tokens_mask: Tensor | None = None,
+    ) -> Self:
+        r"""From what a text model of ``transformers`` returns: BERT, CLIP's text tower, T5's encoder, GPT-2.
+
+        ``words`` are the token states. ``sentence`` is ``pooled``, or the mean of the token states,
+        :math:`\sum_t m_t h_t / \sum_t m_t` with :math:`m` = ``attention_mask``.
+
+        Args:
+            last_hidden_state: (N, T, D) floating.
+            attention_mask: (N, T) of integers or bool as tokenizers give it, 1 where there is a token (the opposite of
+                ``padding_mask``); ``None`` where no caption has padding.
+            pooled: (N, D_s), a sentence vector of the model's own (``pooler_output``, CLIP's ``text_embeds``).
+            special_tokens_mask: (N, T), 1 at tokens that are no words ([CLS], <eos>): they are in the mean, but no word
+                attention goes to them. Tokenizers give it with ``return_special_tokens_mask=True``.
+
+        Raises:
+            ValueError: a shape, dtype or device is wrong; on the CPU also a mask with other values than 0 and 1, or with a
+                caption of no token, which an inverted mask has.
+        """
+        return cls(*cues(last_hidden_state, attention_mask, pooled, special_tokens_mask))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """``function`` of each field that there is."""
