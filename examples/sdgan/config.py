@@ -16,6 +16,10 @@ Data = Literal["toy", "cub", "coco", "folder"]
 class EncoderOptions:
     """Text and image encoder, matched by DAMSM and then frozen."""
 
+    text: str = ""
+    """Folder or hub name of a text model of transformers, frozen, in the place of the LSTM, which is trained here."""
+    text_revision: str = ""
+    """Of that model; found out and stored by the run."""
     words: int = 18
     """Longest caption in words; of longer ones a random choice of words is kept, in order."""
     min_count: int = 1

@@ -44,7 +44,7 @@ def train(config: Config, console: Console) -> None:
         train_encoders(trainer)
         # The same weights, whether the encoders were trained just now or before a --resume.
         torch.manual_seed(config.seed)
-        gan = GanTraining(run.fabric, config, run.text, run.image)
+        gan = GanTraining(run.fabric, run.config, run.text, run.image)
         trainer.fit(gan)
         together(run.fabric, lambda: write_results(trainer, gan), first_only=True)
     run.console.print(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.sdgan.data.dataset import CaptionedImages
-from examples.sdgan.data.vocabulary import PADDING, Vocabulary
+from examples.sdgan.data.vocabulary import PADDING
+
+
+class Words(Protocol):
+    """What turns a caption into indices, of which 0 is padding."""
+
+    def encode(self, caption: str) -> list[int]: ...
 
 
 class PairBatch(NamedTuple):
@@ -47,7 +53,7 @@ class SiamesePairs(Dataset[PairBatch]):
     def __init__(
         self,
         data: CaptionedImages,
-        vocabulary: Vocabulary,
+        vocabulary: Words,
         words: int,
         batch_size: int,
         size: int,

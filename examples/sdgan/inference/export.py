@@ -13,10 +13,9 @@ from torch import nn
 
 from examples.sdgan.config import Config, from_json
 from examples.sdgan.data.vocabulary import Vocabulary
-from examples.sdgan.inference.sampler import Sampler, check_fit
+from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.models import checkpoint
-from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
-from examples.sdgan.models.generator import build_generator
+from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, image_encoder
 
 ImageEncoder = SmallImageEncoder | InceptionImageEncoder
 
@@ -31,7 +30,7 @@ def write_model(folder: Path, sampler: Sampler, image: nn.Module) -> None:
         weights = {key: value.contiguous() for key, value in module.state_dict().items()}
         save_file(weights, unfinished / f"{name}.safetensors", metadata={"config": sampler.config.to_json()})
     (unfinished / "config.json").write_text(sampler.config.to_json() + "\n", encoding="utf-8")
-    words: Any = sampler.vocabulary.known
+    words: Any = list(sampler.vocabulary.known)
     if sampler.vocabulary.published:
         words = {"published": True, "words": words}
     (unfinished / "vocabulary.json").write_text(json.dumps(words) + "\n", encoding="utf-8")
@@ -60,11 +59,7 @@ def load_sampler(path: Path) -> Sampler:
         "text": _weights(folder / "text_encoder.safetensors"),
         "ema": _weights(folder / "generator.safetensors"),
     }
-    check_fit(folder, weights, options, len(vocabulary))
-    text, generator = TextEncoder(len(vocabulary), options.encoder), build_generator(options)
-    text.load_state_dict(weights["text"])
-    generator.load_state_dict(weights["ema"])
-    return Sampler(options, vocabulary, text.eval(), generator.eval())
+    return Sampler.of(folder, weights, options, vocabulary)
 
 
 def _vocabulary(content: Any) -> Vocabulary:

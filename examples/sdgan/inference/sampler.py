@@ -14,8 +14,9 @@ from examples.sdgan.config import Config, from_json
 from examples.sdgan.data.pairs import pad
 from examples.sdgan.data.vocabulary import Vocabulary
 from examples.sdgan.models import checkpoint
-from examples.sdgan.models.encoders import TextEncoder
+from examples.sdgan.models.encoders import AnyTextEncoder, text_encoder
 from examples.sdgan.models.generator import build_generator
+from examples.sdgan.models.pretrained_text import PretrainedTextEncoder, PretrainedWords, TextModelError, revision
 from scbn import TextFeatures, TreeGenerator
 
 _BATCH = 64
@@ -26,8 +27,8 @@ class Sampler:
     """A generator in eval mode with the text encoder and the vocabulary it is conditioned through."""
 
     config: Config
-    vocabulary: Vocabulary
-    text: TextEncoder
+    vocabulary: Vocabulary | PretrainedWords
+    text: AnyTextEncoder
     generator: TreeGenerator | Adapter
 
     @classmethod
@@ -45,11 +46,25 @@ class Sampler:
         # Of a retrofit, the model before it is another than the options' own.
         config = from_json(state.get("ema_config", state["config"]))
         vocabulary = Vocabulary(state["vocabulary"], state.get("published_vocabulary", False))
+        return cls.of(path, state, config, vocabulary)
+
+    @classmethod
+    def of(cls, path: Path, state: dict[str, Any], config: Config, vocabulary: Vocabulary) -> Sampler:
+        """From the weights of a text encoder, ``text``, and of a generator, ``ema``.
+
+        Raises:
+            checkpoint.CheckpointError: they do not fit the options, or the text model they are for cannot be had.
+        """
         check_fit(path, state, config, len(vocabulary))
-        text, generator = TextEncoder(len(vocabulary), config.encoder), build_generator(config)
+        try:
+            text = text_encoder(config.encoder, len(vocabulary))
+        except TextModelError as error:
+            raise checkpoint.CheckpointError(f"{path}: {error}") from error
         text.load_state_dict(state["text"])
+        generator = build_generator(config)
         generator.load_state_dict(state["ema"])
-        return cls(config, vocabulary, text.eval(), generator.eval())
+        words = text.words() if isinstance(text, PretrainedTextEncoder) else vocabulary
+        return cls(config, words, text.eval(), generator.eval())
 
     def unknown(self, caption: str) -> list[str]:
         """The words of a caption that the encoder never saw."""
@@ -84,10 +99,14 @@ def check_fit(path: Path, state: dict[str, Any], config: Config, words: int) -> 
     """Compare with modules that hold no memory: options can ask for more than any machine has."""
     options = config.generator
     try:
+        if config.encoder.text and config.encoder.text_revision not in ("", found := revision(config.encoder)):
+            raise ValueError(
+                f"--encoder.text {config.encoder.text} is revision {found}, the run learnt with {config.encoder.text_revision}"
+            )
         if options.residual_blocks * len(options.channels) > len(state["ema"]):
             raise ValueError(f"{options.residual_blocks} residual blocks, and weights of fewer")
         with torch.device("meta"):
-            modules = {"text": TextEncoder(words, config.encoder), "ema": build_generator(config)}
+            modules = {"text": text_encoder(config.encoder, words, True), "ema": build_generator(config)}
         for part, module in modules.items():
             expected, given = module.state_dict(), state[part]
             odd = sorted(expected.keys() ^ given.keys(), key=str)

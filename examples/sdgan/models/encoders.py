@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from examples.sdgan.config import Config, EncoderOptions
 from examples.sdgan.data.vocabulary import PADDING
 from examples.sdgan.models.checkpoint import reason_of
+from examples.sdgan.models.pretrained_text import PretrainedTextEncoder
 from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
 from scbn import TextFeatures
 
@@ -47,6 +48,14 @@ class TextEncoder(nn.Module):
         hidden = state[0] if self.kind == "lstm" else state
         words, _ = pad_packed_sequence(output, batch_first=True, total_length=tokens.shape[1])
         return TextFeatures(sentence=torch.cat((hidden[0], hidden[1]), 1), words=words, padding_mask=mask)
+
+
+AnyTextEncoder = TextEncoder | PretrainedTextEncoder
+
+
+def text_encoder(options: EncoderOptions, words: int, empty: bool = False) -> AnyTextEncoder:
+    """The text encoder that the options describe; ``empty``: for its shapes alone, without what has to be loaded."""
+    return PretrainedTextEncoder(options, empty) if options.text else TextEncoder(words, options)
 
 
 class SmallImageEncoder(nn.Module):

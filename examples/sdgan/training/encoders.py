@@ -14,7 +14,7 @@ from examples.sdgan.config import Config
 from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.losses.damsm import damsm_loss
-from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
+from examples.sdgan.models.encoders import AnyTextEncoder, InceptionImageEncoder, SmallImageEncoder
 from examples.sdgan.training.distributed import average_gradients, broadcast_buffers, gather, gather_text
 from examples.sdgan.training.phase import Batches, Phase
 
@@ -32,7 +32,7 @@ class EncoderTraining(Phase):
         self,
         fabric: Fabric,
         config: Config,
-        text: TextEncoder,
+        text: AnyTextEncoder,
         image: SmallImageEncoder | InceptionImageEncoder,
         data: CaptionedImages,
     ) -> None:

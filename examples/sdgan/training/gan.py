@@ -17,7 +17,7 @@ from examples.sdgan.data.pairs import PairBatch, step_rng
 from examples.sdgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
 from examples.sdgan.losses.damsm import damsm_loss
 from examples.sdgan.models.discriminator import DiscriminatorOutput, Discriminators
-from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
+from examples.sdgan.models.encoders import AnyTextEncoder, InceptionImageEncoder, SmallImageEncoder
 from examples.sdgan.models.generator import build_generator
 from examples.sdgan.training.distributed import gather, gather_text, no_sync, share_statistics
 from examples.sdgan.training.phase import Batches, Phase
@@ -52,7 +52,7 @@ class GanTraining(Phase):
         self,
         fabric: Fabric,
         config: Config,
-        text: TextEncoder,
+        text: AnyTextEncoder,
         image: SmallImageEncoder | InceptionImageEncoder,
         generator: nn.Module | None = None,
         name: str = "gan",

@@ -107,7 +107,7 @@ class Trainer:
         run = self.workspace
         state: dict[str, Any] = {
             "config": run.config.to_json(),
-            "vocabulary": run.vocabulary.known,
+            "vocabulary": list(run.vocabulary.known),
             "published_vocabulary": run.vocabulary.published,
             "text": run.text.state_dict(),
             "image": run.image.state_dict(),

@@ -15,9 +15,18 @@ from torch.utils.data import DataLoader
 
 from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
+from examples.sdgan.data.files import MEMORY
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize
 from examples.sdgan.models import checkpoint
-from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
+from examples.sdgan.models.encoders import (
+    AnyTextEncoder,
+    InceptionImageEncoder,
+    SmallImageEncoder,
+    TextEncoder,
+    image_encoder,
+    text_encoder,
+)
+from examples.sdgan.models.pretrained_text import PretrainedTextEncoder, PretrainedWords, revision
 from examples.sdgan.training.distributed import (
     leaving_is_told,
     make_fabric,
@@ -60,8 +69,8 @@ class Workspace:
     fabric: Fabric
     train: CaptionedImages
     test: CaptionedImages
-    vocabulary: Vocabulary
-    text: TextEncoder
+    vocabulary: Vocabulary | PretrainedWords
+    text: AnyTextEncoder
     image: SmallImageEncoder | InceptionImageEncoder
     resumed: dict[str, Any] = field(default_factory=dict)
     again: str = AGAIN
@@ -147,6 +156,13 @@ def _prepare(
     config: Config, console: Console, fabric: Fabric, again: str, phases: tuple[str, ...], given: Given
 ) -> Workspace:
     """All that a process does alone before it meets the others."""
+    if config.encoder.text:
+        if given.text is not None:
+            raise ValueError(
+                "--encoder.text names a text model, and a published text encoder is given: take one of them"
+            )
+        encoder = replace(config.encoder, text_revision=revision(config.encoder))
+        config = replace(config, encoder=encoder)
     config.out.mkdir(parents=True, exist_ok=True)
     resumed = _state_to_resume(config, phases)
     train, test = _open_data(config, console)
@@ -161,10 +177,14 @@ def _prepare(
         vocabulary = Vocabulary.of((c for cs in train.captions for c in cs), config.encoder.min_count)
     _tell_long_captions(train, config, console)
     _tell_pairs(train, config, console)
-    text = TextEncoder(len(vocabulary), config.encoder).to(fabric.device)
+    text = text_encoder(config.encoder, len(vocabulary)).to(fabric.device)
     # A checkpoint brings Inception's weights too: the file they came from may be gone.
     image = image_encoder(config, "random" if resumed or given.image is not None else None)
-    if given.text is not None:
+    words: Vocabulary | PretrainedWords = vocabulary
+    if isinstance(text, PretrainedTextEncoder):
+        words = text.words()
+        _remember(text, words, train, config, console)
+    elif given.text is not None:
         given.text(text)
         text.requires_grad_(False)
     if given.image is not None and isinstance(image, InceptionImageEncoder):
@@ -173,7 +193,24 @@ def _prepare(
     if config.sync_batch_norm:
         image = cast("SmallImageEncoder | InceptionImageEncoder", share_statistics(image, fabric.device))
     image = image.to(fabric.device)
-    return Workspace(config, console, fabric, train, test, vocabulary, text, image, resumed, again)
+    return Workspace(config, console, fabric, train, test, words, text, image, resumed, again)
+
+
+def _remember(
+    text: PretrainedTextEncoder, words: PretrainedWords, train: CaptionedImages, config: Config, console: Console
+) -> None:
+    """Encode the training captions once, where memory allows."""
+    captions = [words.encode(caption) for captions in train.captions for caption in captions]
+    if sum(map(len, captions)) * text.states_dim * 4 > MEMORY:
+        console.print(
+            f"{len(captions):,} captions are too many to keep encoded; each is encoded whenever it is drawn"
+        )
+        return
+    with progress_bar(console) as bar:
+        task = bar.add_task("encoding captions", total=len(captions), note=config.encoder.text)
+        told = text.remember(captions, config.out / "captions.pt", lambda done: bar.update(task, completed=done))
+    if told:
+        console.print(told, highlight=False)
 
 
 def _open_data(config: Config, console: Console) -> tuple[CaptionedImages, CaptionedImages]:

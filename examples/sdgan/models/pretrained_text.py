@@ -1,0 +1,239 @@
+"""A frozen text model of ``transformers`` in the place of the LSTM: its tokens are the words, DAMSM learns projections."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from examples.sdgan.config import EncoderOptions
+from examples.sdgan.data.vocabulary import PADDING
+from scbn import TextFeatures
+
+_BATCH = 64
+
+
+class TextModelError(ValueError):
+    """The text model cannot be used; the message names it, says why and what to do."""
+
+
+class PretrainedWords:
+    """A tokenizer as a vocabulary; indices are its own plus one, for 0 is padding here.
+
+    Args:
+        tokenizer: of the model.
+        most: tokens of a caption, special ones included; of longer ones the end is cut off.
+    """
+
+    published = False
+    known: tuple[str, ...] = ()
+    """None of its own: the model's name says it all."""
+
+    def __init__(self, tokenizer: Any, most: int) -> None:
+        self.tokenizer, self.most = tokenizer, most
+        self.words = ["<padding>", *tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: str) -> bool:
+        return self.tokenizer.unk_token is None or word != self.tokenizer.unk_token
+
+    def encode(self, caption: str) -> list[int]:
+        """Indices of a caption's tokens, with those that the model was trained to see around them."""
+        found = self.tokenizer(caption, truncation=True, max_length=self.most)
+        return [index + 1 for index in found["input_ids"]]
+
+    def tokenize(self, caption: str) -> list[str]:
+        """Its tokens, as text."""
+        return self.tokenizer.tokenize(caption)
+
+    def split(self, caption: str) -> list[str]:
+        """A token for each index of :meth:`encode`."""
+        return [self.words[index] for index in self.encode(caption)]
+
+
+class PretrainedTextEncoder(nn.Module):
+    """``forward(tokens)`` as :class:`TextEncoder`; only the two projections are parameters of it.
+
+    Words are projected token states, special tokens masked; the sentence is the projected pooled state, or the mean.
+
+    Args:
+        options: with the model's name and revision, and the common size.
+        empty: without the model, for its shapes alone.
+    """
+
+    def __init__(self, options: EncoderOptions, empty: bool = False) -> None:
+        super().__init__()
+        self.options = options
+        config = _config(options)
+        self.states_dim = _width(options, config)
+        self.word = nn.Linear(self.states_dim, options.dim)
+        self.sentence = nn.Linear(self.states_dim, options.dim)
+        # Beside the parameters: a checkpoint carries its name, not its weights.
+        self._beside: dict[str, Any] = {} if empty else _load(options, config)
+        self._known: dict[tuple[int, ...], Tensor] = {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        if self._beside:
+            self._beside["model"]._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def words(self) -> PretrainedWords:
+        """The vocabulary that goes with it."""
+        return PretrainedWords(self._beside["tokenizer"], self.options.words)
+
+    def forward(self, tokens: Tensor) -> TextFeatures:
+        keys = [tuple(index for index in row if index != PADDING) for row in tokens.tolist()]
+        states = tokens.new_zeros((*tokens.shape, self.states_dim), dtype=self.word.weight.dtype)
+        new = [key for key in dict.fromkeys(keys) if key not in self._known and key]
+        computed = dict(zip(new, self._compute(new), strict=True))
+        for row, key in enumerate(keys):
+            if key:
+                found = computed.get(key)
+                states[row, : len(key)] = (self._known[key] if found is None else found).to(states)
+        mask = tokens != PADDING
+        text = TextFeatures.from_hidden_states(
+            states, mask | (mask.sum(1, keepdim=True) == 0), special_tokens_mask=self._special(tokens)
+        )
+        assert text.words is not None and text.sentence is not None
+        return TextFeatures(self.sentence(text.sentence), self.word(text.words), text.padding_mask)
+
+    def remember(self, captions: Sequence[Sequence[int]], path: Path, progress: Callable[[int], None]) -> str:
+        """Compute the states of captions once, in an order that is always the same, or take them from a file.
+
+        Args:
+            captions: token indices.
+            path: of the file, written where there is none of this model and these captions.
+            progress: called with the number of captions computed.
+
+        Returns:
+            What to tell about the file; nothing where there was none.
+        """
+        keys = sorted({tuple(caption) for caption in captions if caption})
+        mine = {"model": self.options.text, "revision": self.options.text_revision, "captions": _digest(keys)}
+        stored, told = _stored(path, mine), ""
+        if stored is None:
+            told = f"{path}: of another model or other captions, computed anew" if path.exists() else ""
+            parts = []
+            for start in range(0, len(keys), _BATCH):
+                parts += [state.cpu() for state in self._compute(keys[start : start + _BATCH])]
+                progress(min(start + _BATCH, len(keys)))
+            stored = torch.cat(parts)
+            torch.save({**mine, "states": stored}, path.with_name(f"{path.name}.part"))
+            path.with_name(f"{path.name}.part").replace(path)
+        self._known = dict(zip(keys, stored.split([len(key) for key in keys]), strict=True))
+        return told
+
+    @torch.no_grad()
+    def _compute(self, keys: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        if not keys:
+            return []
+        model = self._beside["model"].eval()
+        device = next(model.parameters()).device
+        longest = max(map(len, keys))
+        ids, mask = torch.zeros(2, len(keys), longest, dtype=torch.int64)
+        for row, key in enumerate(keys):
+            ids[row, : len(key)] = torch.tensor(key) - 1
+            mask[row, : len(key)] = 1
+        states = model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float()
+        return [states[row, : len(key)] for row, key in enumerate(keys)]
+
+    def _special(self, tokens: Tensor) -> Tensor:
+        special = torch.tensor(sorted(self._beside["tokenizer"].all_special_ids), device=tokens.device) + 1
+        return torch.isin(tokens, special)
+
+
+def revision(options: EncoderOptions) -> str:
+    """The commit of a model of the hub, or a digest of a folder's configuration and tokenizer."""
+    folder = Path(options.text)
+    if not folder.is_dir():
+        return getattr(_config(options), "_commit_hash", None) or ""
+    content = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            size = str(path.stat().st_size).encode()
+            content.update(
+                path.name.encode() + size + (path.read_bytes() if path.suffix in (".json", ".txt") else b"")
+            )
+    return content.hexdigest()
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise TextModelError("--encoder.text takes transformers: pip install '.[hf]'") from error
+    return transformers
+
+
+def _attempt(options: EncoderOptions, what: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # a foreign library's, of any kind
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = (
+            ""
+            if Path(options.text).is_dir()
+            else "; give the folder of a model, or its name where the hub can be reached"
+        )
+        raise TextModelError(
+            f"--encoder.text {options.text}: {what} cannot be loaded ({reason:.200}){where}"
+        ) from error
+
+
+def _config(options: EncoderOptions) -> Any:
+    auto = _transformers().AutoConfig
+    config = _attempt(options, "its configuration", lambda: auto.from_pretrained(options.text))
+    # CLIP's is of both towers.
+    return getattr(config, "text_config", config)
+
+
+def _width(options: EncoderOptions, config: Any) -> int:
+    width = (
+        getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or getattr(config, "n_embd", None)
+    )
+    if not isinstance(width, int) or not isinstance(getattr(config, "vocab_size", None), int):
+        kind = getattr(config, "model_type", type(config).__name__)
+        raise TextModelError(
+            f"--encoder.text {options.text}: is no text model but {kind!r}, without words or a hidden size"
+        )
+    return width
+
+
+def _load(options: EncoderOptions, config: Any) -> dict[str, Any]:
+    library = _transformers()
+    tokenizer = _attempt(options, "its tokenizer", lambda: library.AutoTokenizer.from_pretrained(options.text))
+    # Without its files, transformers makes a tokenizer that knows nothing.
+    if not 0.5 * config.vocab_size < len(tokenizer) <= config.vocab_size:
+        raise TextModelError(
+            f"--encoder.text {options.text}: its tokenizer cannot be loaded, or is another model's: it has {len(tokenizer):,} "
+            f"tokens, the model {config.vocab_size:,}"
+        )
+    most = min(getattr(config, "max_position_embeddings", None) or 1 << 20, tokenizer.model_max_length)
+    if options.words > most:
+        raise TextModelError(
+            f"--encoder.text {options.text}: reads {most} tokens at most, --encoder.words is {options.words}"
+        )
+    kinds = {"t5": "T5EncoderModel", "clip_text_model": "CLIPTextModel"}
+    kind = getattr(library, kinds.get(config.model_type, "AutoModel"))
+    model = _attempt(options, "its weights", lambda: kind.from_pretrained(options.text))
+    return {"tokenizer": tokenizer, "model": model.eval().requires_grad_(False)}
+
+
+def _digest(keys: Sequence[tuple[int, ...]]) -> str:
+    return hashlib.blake2b(repr(keys).encode(), digest_size=16).hexdigest()
+
+
+def _stored(path: Path, mine: dict[str, str]) -> Tensor | None:
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return state["states"] if {name: state[name] for name in mine} == mine else None
+    except Exception:  # a broken file may raise anything; it is made anew
+        return None
