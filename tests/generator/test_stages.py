@@ -11,6 +11,7 @@ from torch import nn
 import scbn
 from scbn import TextFeatures, TreeGenerator
 from scbn.generator import stages
+from scbn.generator.stages import ResidualBlock
 
 
 @pytest.mark.parametrize("norm", ["batch", "sentence"])
@@ -86,3 +87,10 @@ class Keyword(nn.Module):
 )
 def test_which_norms_are_given_the_text(norm: type[nn.Module], takes_text: bool) -> None:
     assert stages.takes_text(norm()) is takes_text
+
+
+def test_a_residual_block_adds_to_what_it_is_given() -> None:
+    block, h = ResidualBlock(3).eval(), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(block(h), h + block.block(h))
+    torch.nn.init.zeros_(block.block[4].weight)
+    assert torch.equal(block(h), h)

@@ -171,12 +171,14 @@ def test_gradients_that_arrive_in_any_layout(cue: str) -> None:
     x, text = inputs_of(Case((2, 6, 4, 5)), torch.float32)
     text = TextFeatures(text.sentence.to(DEVICE), text.words.to(DEVICE))
     weight = torch.randn(5, 4, 6, 2).permute(3, 2, 1, 0)
+    apart = torch.empty(2, 6, 4, 10)[..., ::2].copy_(weight)
     results = []
-    for dy in (weight, weight.contiguous()):
+    for dy in (weight, weight.contiguous(), apart):
         leaf = x.to(DEVICE, copy=True).requires_grad_()
         layer(leaf, text).backward(dy.to(DEVICE))
         results.append(leaf.grad)
-    torch.testing.assert_close(*results)
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[2], results[1])
     leaf = x.to(DEVICE, copy=True).requires_grad_()
     layer(leaf, text).sum().backward()  # an expanded scalar
     assert leaf.grad.isfinite().all()

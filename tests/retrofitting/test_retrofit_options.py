@@ -50,3 +50,12 @@ def test_a_retrofitted_layer_tells_its_cue(cue: str) -> None:
     wanted = {name: dim for name, dim in dims.items() if cue == "both" or name.startswith(cue)}
     scbn.retrofit(model, {"norm": cue}, text=lambda x, sentence: TextFeatures(sentence, words), **wanted)
     assert scbn.norm_layers(model)[0].cue == cue
+
+
+def test_a_norm_that_holds_nothing_gets_a_layer_of_the_models_dtype() -> None:
+    model = nn.Module()
+    model.conv, model.norm = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, affine=False, track_running_stats=False)
+    model.forward = lambda x, s: model.norm(model.conv(x))
+    model.double()
+    scbn.retrofit(model, {"norm": "sentence"}, text=lambda x, s: TextFeatures(s), sentence_dim=4)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
