@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from helpers.cases import CUES, Case, close, inputs_of, layer_of, oracle
+from helpers.cases import CUES, WORD_DIM, Case, close, inputs_of, layer_of, oracle
 from torch import nn
 
 from scbn import (
@@ -42,6 +42,29 @@ def test_an_empty_batch_is_counted_and_teaches_nothing(cue: str, momentum, backe
         assert layer(x, text).shape == bn(x).shape
     for name, value in bn.state_dict().items():
         assert torch.equal(layer.bn.state_dict()[name], value), name
+
+
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # the interpreter computes with NumPy, which warns
+@pytest.mark.parametrize("words", [1, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
+def test_a_broken_position_is_broken_on_every_backend(backend: ops.Backend, value: float, words: int) -> None:
+    """Also where every word's logit is -inf, which is not a caption of no words."""
+    if backend == "triton":
+        pytest.importorskip("triton")
+    layer = layer_of("word", 4, torch.float32).eval()
+    layer.word_proj.weight.data.abs_()
+    layer.word_proj.bias.data.fill_(1.0)  # keys of one sign
+    x = torch.randn(3, 4, 2, 3)
+    x[1, 2, 1, 1] = value
+    text = TextFeatures(words=torch.rand(3, words, WORD_DIM), padding_mask=torch.zeros(3, words, dtype=torch.bool))
+    text.padding_mask[2] = True
+    with ops.use_backend("eager"):
+        want = layer(x, text)
+    with ops.use_backend(backend):
+        got = layer(x, text)
+    assert torch.equal(got.isfinite(), want.isfinite()) and int((~want.isfinite()).sum()) == 4
+    torch.testing.assert_close(got[2], want[2], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

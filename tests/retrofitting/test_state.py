@@ -83,7 +83,9 @@ def test_another_retrofit_is_noticed() -> None:
         (scaled, "layer with scale=0.5, this one has scale=1.0"),
         (both, "cue 'both', this one has 'w"),
     ):
-        with pytest.raises(RuntimeError, match=rf"h_net\d.upsample\d?.2: .*{told}.*retrofit the model with the same"):
+        with pytest.raises(
+            RuntimeError, match=rf"h_net\d.upsample\d?.2: .*{told}.*retrofit the model with the same"
+        ):
             tiled.load_state_dict(stored(other.state_dict()))
     # Without the metadata that some tools drop, the names still tell of another cue.
     with pytest.raises(RuntimeError, match="cue 'both', this one has"):

@@ -34,7 +34,9 @@ def attend(logits, unmasked, factor):
     """Softmax over the unmasked words; all zero where none is. ``factor`` holds log2(e), because exp2 is the instruction."""
     logits = tl.where(unmasked[None, :], logits * factor, float("-inf"))
     largest = tl.max(logits, 1)
-    largest = tl.where(largest == float("-inf"), 0.0, largest)
+    # Of no word. Where every word's logit is -inf, an infinite x must give NaN as elsewhere, not look like no word.
+    empty = tl.max(unmasked.to(tl.int32), 0) == 0
+    largest = tl.where(empty, 0.0, largest)
     e = tl.exp2(logits - largest[:, None])
     total = tl.sum(e, 1)
     return e * (1.0 / tl.where(total == 0.0, 1.0, total))[:, None]
