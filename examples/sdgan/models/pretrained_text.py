@@ -114,7 +114,8 @@ class PretrainedTextEncoder(nn.Module):
         Returns:
             What to tell about the file; nothing where there was none.
         """
-        keys = sorted({tuple(caption) for caption in captions if caption})
+        # By length: little padding to compute.
+        keys = sorted({tuple(caption) for caption in captions if caption}, key=lambda key: (len(key), key))
         mine = {"model": self.options.text, "revision": self.options.text_revision, "captions": _digest(keys)}
         stored, told = _stored(path, mine), ""
         if stored is None:
