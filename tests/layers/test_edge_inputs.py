@@ -81,3 +81,27 @@ def test_an_empty_caption_takes_nothing_of_a_broken_position(backend: ops.Backen
     plain = nn.functional.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
     torch.testing.assert_close(y[-1], plain[-1], equal_nan=True)
     assert int((~y.isfinite()).sum()) == 1
+
+
+class Blocks(torch.autograd.Function):
+    """Passes values on and no gradient back."""
+
+    @staticmethod
+    def forward(ctx, y):
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return None
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("cue", CUES)
+def test_no_gradient_arrives(cue: str, backend: ops.Backend) -> None:
+    layer = layer_of(cue, 5, torch.float32)
+    x, text = inputs_of(Case((3, 5, 4, 4), padded=True), torch.float32)
+    x.requires_grad_()
+    with ops.use_backend(backend):
+        y = Blocks.apply(layer(x, text)) + x
+    y.sum().backward()
+    assert x.grad is not None and x.grad.eq(1).all()
