@@ -132,6 +132,10 @@ def test_metadata_survive_wrappers(kind: str) -> None:
             lambda state: {**state, "state_dict": {**state["state_dict"], "ca_net.fc.bias": torch.ones(1)}},
             r"ca_net.fc.bias is \(1,\), must be \(20,\)",
         ),
+        (
+            lambda state: {**state, "state_dict": {**state["state_dict"], "ca_net.fc.bias": torch.ones(40)}},
+            r"ca_net.fc.bias is \(40,\), must be \(20,\)",
+        ),
         (lambda state: renamed(state), "matches no norm"),
     ],
 )
