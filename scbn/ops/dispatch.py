@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from scbn.ops import probe
+
 Backend = Literal["auto", "reference", "eager", "cpu", "triton"]
 
 # Below this many values the overhead of a tile's operations outweighs the memory they save.
@@ -94,7 +96,7 @@ def _fits_triton(x: Tensor, words: int) -> bool:
         return False
     if max(x[0].numel(), x[0, 0].numel() * 2 * WORD_SLOTS) >= 2**31:  # offsets within a sample are 32-bit
         return False
-    return x.device.type != "cuda" or torch.cuda.get_device_properties(x.device).major >= 8
+    return x.device.type != "cuda" or (torch.cuda.get_device_properties(x.device).major >= 8 and probe.usable())
 
 
 def interpreted() -> bool:

@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from torch._subclasses import FakeTensorMode
 
 from scbn import TextFeatures, WordSCBN, ops
-from scbn.ops import eager
+from scbn.ops import eager, probe
 from scbn.ops import sentence as fused_sentence
 from scbn.ops import word as fused_word
 from scbn.ops.triton import launch as triton_launch
@@ -268,6 +268,7 @@ def test_a_gpu_that_is_new_enough_takes_it_by_itself(
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=major))
+    monkeypatch.setattr(probe, "_trouble", "")
     with FakeTensorMode(), ops.use_backend("auto"):
         x = torch.empty_strided((2, 3, 4, 4), (48, 16, 4, 1), device="cuda")
         assert ops.choose(x) == backend
