@@ -21,11 +21,16 @@ def cues(
         _not_inverted(tokens)
     if pooled is None:
         sentence = _mean(states, tokens)
-    elif isinstance(pooled, Tensor) and pooled.dim() == 2 and len(pooled) == len(states):
+    elif (
+        isinstance(pooled, Tensor)
+        and pooled.is_floating_point()
+        and pooled.dim() == 2
+        and len(pooled) == len(states)
+    ):
         sentence = pooled
     else:
         raise ValueError(
-            f"pooled must be (N, D) with N={len(states)}, got {_told(pooled)}; leave it out for the mean of the tokens"
+            f"pooled must be floating, (N, D) with N={len(states)}, got {_told(pooled)}; leave it out for the mean of the tokens"
         )
     words = None if tokens is None and special is None else torch.zeros_like(states[..., 0], dtype=torch.bool)
     for mask, padding in ((tokens, False), (special, True)):

@@ -13,21 +13,26 @@ from torch.optim.swa_utils import AveragedModel
 from scbn.retrofitting.report import NormLayer
 
 # Of the words in an argument's name: what it holds.
-_MASK, _COUNT = ("mask",), ("len", "lens", "length", "lengths", "num", "count", "size", "id", "ids", "class")
+_MASK, _COUNT = ("mask",), ("len", "lens", "length", "lengths", "num", "count", "size", "id", "ids")
 _WORDS = ("word", "words", "token", "tokens")
-_SENTENCE = (
-    "sent",
-    "sents",
-    "sentence",
-    "sentences",
-    "text",
-    "texts",
-    "caption",
-    "captions",
-    "embed",
-    "embedding",
-)
+_SENTENCE = ("sent", "sentence", "text", "caption", "prompt", "embed", "embedding")
 _LAST = ("emb", "embs", "c", "cond", "condition")  # where nothing clearer is there
+# Vectors of something else, whatever comes after in the name.
+_NOT_TEXT = (
+    "noise",
+    "latent",
+    "z",
+    "t",
+    "time",
+    "timestep",
+    "pos",
+    "position",
+    "style",
+    "label",
+    "image",
+    "img",
+    "class",
+)
 _WRAPPERS = {nn.DataParallel: "module", nn.parallel.DistributedDataParallel: "module", AveragedModel: "module"}
 
 
@@ -49,11 +54,24 @@ def text_arguments(model: nn.Module) -> TextArguments:
 def _kind(name: str) -> str:
     parts = [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
     for kind, known in (
-        ("mask", _MASK), ("", _COUNT), ("words", _WORDS), ("sentence", _SENTENCE), ("last", _LAST)
+        ("mask", _MASK), ("", (*_COUNT, *_NOT_TEXT)), ("words", _WORDS), ("sentence", _SENTENCE), ("last", _LAST)
     ):  # fmt: skip
         if any(part in known or part.removesuffix("s") in known for part in parts):
             return kind
     return ""
+
+
+def by_keyword_only(model: nn.Module) -> str:
+    """The first argument of text that the forward takes by keyword alone; nothing where there is none."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return next(
+        (p.name for p in parameters if p.kind is p.KEYWORD_ONLY and _kind(p.name) in ("sentence", "words")), ""
+    )
+
+
+def literal(name: str) -> str:
+    """A name as a pattern of fnmatch that matches nothing else."""
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _positional(model: nn.Module) -> list[str]:
@@ -69,7 +87,7 @@ def wrapped(model: nn.Module) -> str:
     if not inner:
         return ""
     again = "compile it after that" if inner == "_orig_mod" else "wrap it after that"
-    return f"{type(model).__name__} is a wrapper: retrofit the model inside, netG.{inner}, and {again}"
+    return f"{type(model).__name__} is a wrapper: give the model inside, netG.{inner}, and {again}"
 
 
 def no_norms(model: nn.Module) -> str:
@@ -96,17 +114,15 @@ def call(model: nn.Module, norms: list[NormLayer], sentence_dim: int | None, wor
     upsampling = [name for name in free if re.search(r"up", name, re.IGNORECASE)]
     cue = "sentence" if at.words is None else "word"
     layers = ", ".join(f'"{pattern}": "{cue}"' for pattern in _patterns(upsampling or free, free))
-    sizes = []
-    if cue == "sentence":
-        assert at.sentence is not None
-        sizes.append(f"sentence_dim={sentence_dim or f'{names[at.sentence]}.shape[1]'}")
-    else:
-        assert at.words is not None
-        sizes.append(f"word_dim={word_dim or f'{names[at.words]}.shape[1]'}")
+    where, size, known = (
+        (at.sentence, "sentence_dim", sentence_dim) if cue == "sentence" else (at.words, "word_dim", word_dim)
+    )
+    assert where is not None
+    sizes = f"{size}={known})" if known else f"{size}=256)  # set it to the size of {names[where]}"
     text = ", ".join(f"{name}={value}" for name, value in at._asdict().items())
     return (
         "from scbn.retrofitting.attngan import AttnGANText  # words (N, D, T), mask True where a word is padding\n"
-        f"scbn.retrofit(netG, {{{layers}}}, text=AttnGANText({text}), {', '.join(sizes)})"
+        f"scbn.retrofit(netG, {{{layers}}}, text=AttnGANText({text}), {sizes}"
     )
 
 
@@ -116,5 +132,5 @@ def _patterns(chosen: list[str], free: list[str]) -> list[str]:
     for name in chosen:
         top = name.partition(".")[0]
         whole = all(other in chosen for other in free if other.startswith(f"{top}."))
-        patterns.append(f"{top}.*" if whole and "." in name else name)
+        patterns.append(f"{literal(top)}.*" if whole and "." in name else literal(name))
     return list(dict.fromkeys(patterns))

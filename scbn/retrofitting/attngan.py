@@ -76,7 +76,12 @@ def retrofit_attngan(
     norms = norm_layers(netG)
     if not norms:
         raise ValueError(advice.no_norms(netG))
-    at = advice.text_arguments(netG)
+    at, keyword = advice.text_arguments(netG), advice.by_keyword_only(netG)
+    if keyword:
+        raise ValueError(
+            f"{type(netG).__name__}.forward takes {keyword} by keyword only; use scbn.retrofit with a text callable of the same "
+            "arguments, which makes scbn.TextFeatures of them"
+        )
     if at.sentence is None:
         names = list(inspect.signature(netG.forward).parameters)
         raise ValueError(
@@ -95,6 +100,12 @@ def retrofit_attngan(
         layers = {p: cue for p, cue in wanted.items() if fnmatch.filter(present, p)}
         if not layers:
             raise ValueError(_no_layers(netG, norms))
+    if at.words is None and any(cue in ("word", "both") for cue in layers.values()):
+        names = list(inspect.signature(netG.forward).parameters)
+        raise ValueError(
+            f"{type(netG).__name__}.forward takes {names}, none of which is called like words (word_embs, tokens, ...), which "
+            "the cue of a layer asks for; use the cue 'sentence', or scbn.retrofit with a text callable of your own"
+        )
     if fix_mask and not _attentions(netG):
         raise ValueError(
             f"fix_mask: {type(netG).__name__} has no attention with AttnGAN's applyMask and conv_context"
@@ -104,7 +115,7 @@ def retrofit_attngan(
         layers,
         text=AttnGANText(*at),
         sentence_dim=_sentence_dim(netG),
-        word_dim=_word_dim(netG),
+        word_dim=_word_dim(netG) or _sentence_dim(netG),
         hidden_dim=hidden_dim,
         scale=scale,
     )
@@ -122,7 +133,7 @@ def fix_masks(model: nn.Module) -> None:
 
 def masks_fixed(model: nn.Module) -> bool:
     """Whether :func:`fix_masks` was here."""
-    return any(isinstance(module, MaskedAttention) for module in model.modules())
+    return getattr(model, HOLDER).fix_mask
 
 
 def _no_layers(netG: nn.Module, norms: list[NormLayer]) -> str:
@@ -192,4 +203,4 @@ def _word_dim(model: nn.Module) -> int | None:
             "conv_context3",
         ):
             return module.in_channels
-    return _sentence_dim(model)
+    return None

@@ -99,7 +99,8 @@ class Retrofitted:
         stored = self.bn.state_dict()
         original = [n for n in stored if prefix + n in state_dict and f"{prefix}bn.{n}" not in state_dict]
         # A norm that has nothing to store leaves nothing to find.
-        if original or (not stored and not any(name.startswith(prefix) for name in state_dict)):
+        kept_nothing = not stored and "cue" not in local_metadata
+        if original or (kept_nothing and not any(name.startswith(prefix) for name in state_dict)):
             for name in original:
                 state_dict[f"{prefix}bn.{name}"] = state_dict.pop(prefix + name)
             # The conditioning goes back to its start: what is loaded is a model without any.

@@ -94,7 +94,7 @@ def retrofit(
         if id(norm) not in built:  # one norm under two names stays one
             built[id(norm)] = _build(model, norm, cue, dims, hidden_dim, scale, holder)
     if not hasattr(model, HOLDER):
-        setattr(model, HOLDER, holder)
+        setattr(model, HOLDER, holder.train(model.training))
         bind(model, text, parameters)
     for name, (norm, _) in chosen.items():
         _replace(model, name, built[id(norm)])
@@ -116,6 +116,8 @@ def unretrofit(model: nn.Module) -> tuple[str, ...]:
     Raises:
         ValueError: the model is not retrofitted.
     """
+    if advice.wrapped(model):
+        raise ValueError(advice.wrapped(model))
     if not isinstance(getattr(model, HOLDER, None), TextHolder):
         raise ValueError(
             f"{type(model).__name__} is not retrofitted; call unretrofit with the module retrofit was given"
@@ -125,8 +127,9 @@ def unretrofit(model: nn.Module) -> tuple[str, ...]:
     found = [(name, m) for name, m in modules if isinstance(m, Retrofitted) and m.holder is holder]
     for name, layer in found:
         _replace(model, name, layer.bn)
+    apart = tuple(f"{name}." for name, m in modules if name and isinstance(getattr(m, HOLDER, None), TextHolder))
     for name, module in modules:
-        if STOOD_FOR in vars(module):
+        if STOOD_FOR in vars(module) and not name.startswith(apart):
             _replace(model, name, vars(module)[STOOD_FOR])
     unbind(model)
     return tuple(name for name, _ in found)

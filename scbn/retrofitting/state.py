@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from scbn.retrofitting import advice
+from scbn.retrofitting.advice import literal
 from scbn.retrofitting.attngan import AttnGANText, fix_masks, masks_fixed
 from scbn.retrofitting.binding import HOLDER, BindText, Retrofitted, TextHolder
 from scbn.retrofitting.replace import cue_of, norm_layers, retrofit, unretrofit
@@ -55,6 +57,13 @@ def load_retrofitted(
             weight does not fit, or ``text`` is needed. The model is as it was.
     """
     record, weights = _checked(state)
+    if advice.wrapped(model):
+        raise ValueError(advice.wrapped(model))
+    if any(value.is_meta for value in (*model.parameters(), *model.buffers())):
+        raise ValueError(
+            f"{type(model).__name__} is on the meta device, which holds no weights: give it memory first, "
+            "model.to_empty(device=...)"
+        )
     plain = not isinstance(getattr(model, HOLDER, None), TextHolder)
     if plain:
         report = _build(model, record, text)
@@ -77,6 +86,8 @@ def load_retrofitted(
 
 def _record(model: nn.Module) -> dict[str, Any]:
     """How a model is retrofitted, in plain values."""
+    if advice.wrapped(model):
+        raise ValueError(advice.wrapped(model))
     holder = getattr(model, HOLDER, None)
     if not isinstance(holder, TextHolder):
         raise ValueError(
@@ -112,7 +123,7 @@ def _arguments(text: Any) -> dict[str, int | None] | None:
     return dict(vars(text)) if isinstance(text, AttnGANText) else None
 
 
-def _checked(state: Any) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _checked(state: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
     if not isinstance(state, Mapping) or state.get("format") != FORMAT:
         what = (
             f"a dict with {sorted(map(str, state))[:3]} ..."
@@ -128,11 +139,11 @@ def _checked(state: Any) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     whole = (
         isinstance(record, dict)
         and isinstance(weights, Mapping)
-        and all(isinstance(value, Tensor) for value in weights.values())
         and isinstance(record.get("layers"), dict)
+        and len(record["layers"]) > 0
         and all(isinstance(s, dict) and {"cue", *_SETTINGS} <= s.keys() for s in record["layers"].values())
         and isinstance(record.get("fix_mask"), bool)
-        and "text" in record
+        and (record.get("text", 0) is None or _are_arguments(record.get("text")))
     )
     if not whole:
         raise ValueError(
@@ -140,6 +151,11 @@ def _checked(state: Any) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
         )
     assert isinstance(record, dict) and isinstance(weights, Mapping)
     return record, weights
+
+
+def _are_arguments(text: Any) -> bool:
+    known = isinstance(text, dict) and text.keys() == {"sentence", "words", "mask"}
+    return known and all(at is None or type(at) is int for at in text.values())
 
 
 def _build(model: nn.Module, record: dict[str, Any], text: Callable[..., TextFeatures] | None) -> Retrofit:
@@ -151,7 +167,7 @@ def _build(model: nn.Module, record: dict[str, Any], text: Callable[..., TextFea
         text = AttnGANText(**record["text"])
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, settings in record["layers"].items():
-        groups.setdefault(tuple(settings[key] for key in _SETTINGS), {})[name] = settings["cue"]
+        groups.setdefault(tuple(settings[key] for key in _SETTINGS), {})[literal(name)] = settings["cue"]
     try:
         for values, layers in groups.items():
             retrofit(model, layers, text=text, **dict(zip(_SETTINGS, values, strict=True)))
@@ -175,16 +191,21 @@ def _difference(now: dict[str, Any], wanted: dict[str, Any]) -> str:
                 return f"{name} has {key} {a[key]!r}, there {b[key]!r}"
     if now["fix_mask"] != wanted["fix_mask"]:
         return f"fix_mask is {now['fix_mask']}, there {wanted['fix_mask']}"
+    if None not in (now["text"], wanted["text"]) and now["text"] != wanted["text"]:
+        return f"the text is in the arguments {now['text']}, there {wanted['text']}"
     return ""
 
 
-def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def _misfit(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """The first weight that is missing, unknown or of another shape."""
     for name in (*own, *given):
         if name not in given:
             return f"{name!r} is missing"
         if name not in own:
             return f"{name!r} is unknown to the model"
-        if own[name].shape != given[name].shape:
-            return f"{name} is {tuple(given[name].shape)}, must be {tuple(own[name].shape)}"
+        a, b = own[name], given[name]
+        if isinstance(a, Tensor) != isinstance(b, Tensor):  # what a module keeps besides may be of any kind
+            return f"{name} is a {type(b).__name__}, must be a {type(a).__name__}"
+        if isinstance(a, Tensor) and a.shape != b.shape:
+            return f"{name} is {tuple(b.shape)}, must be {tuple(a.shape)}"
     return ""

@@ -48,9 +48,12 @@ def test_the_call_in_the_message_works(kind: type[nn.Module]) -> None:
     before = model(**call)
     with pytest.raises(ValueError, match=r"no norm named h_net<i>.upsample\*. This would fit it") as told:
         scbn.retrofit_attngan(model)
-    pasted = re.search(r"from scbn.*\n.*\)\n", str(told.value))
-    assert pasted is not None
-    exec(pasted[0], {"scbn": scbn, "netG": model, **call})
+    pasted = re.search(r"from scbn.*\nscbn\.retrofit.*\n", str(told.value))
+    assert pasted is not None and "=256)  # set it to the size of " in pasted[0]
+    exec(
+        pasted[0].replace("256", str(call[list(call)[-1 if kind is OfOneVector else 2]].shape[1])),
+        {"scbn": scbn, "netG": model},
+    )
     assert [norm.name for norm in scbn.norm_layers(model) if norm.cue] == ["upsample1.2", "upsample2.2"]
     torch.testing.assert_close(model(**call), before)
     model.train()(**call).sum().backward()
@@ -69,6 +72,10 @@ def test_the_call_in_the_message_works(kind: type[nn.Module]) -> None:
         ("x, wordEmbs, sentEmb, wordMask", (2, 1, 3)),
         ("z, text_embeddings, token_embeddings, attention_mask", (1, 2, 3)),
         ("z, caption, caption_lengths", (1, None, None)),
+        ("z, noise_embedding, text_embedding", (2, None, None)),
+        ("x, time_embedding, text_embedding", (2, None, None)),
+        ("x, pos_embed, prompt_embeds", (2, None, None)),
+        ("z, t_emb, c", (2, None, None)),
         ("z, class_embedding", (None, None, None)),
         ("z, num_words", (None, None, None)),
         ("x", (None, None, None)),
@@ -119,5 +126,41 @@ def test_wrappers() -> None:
         (AveragedModel(model), "netG.module, and wrap"),
         (torch.compile(model), "netG._orig_mod, and compile it after that"),
     ):
-        with pytest.raises(ValueError, match=f"is a wrapper: retrofit the model inside, {inner}"):
+        with pytest.raises(ValueError, match=f"is a wrapper: give the model inside, {inner}"):
             scbn.retrofit_attngan(wrapper)  # pyright: ignore[reportArgumentType]
+
+
+def test_names_with_brackets_are_patterns_of_themselves() -> None:
+    class Bracketed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ca_net = nn.ModuleDict({"fc": nn.Linear(5, 8)})
+            self.up = nn.ModuleDict({"norm[0]": nn.BatchNorm2d(3), "other": nn.BatchNorm2d(3)})
+
+        def forward(self, z, sent_emb):
+            return self.up["other"](self.up["norm[0]"](z))
+
+    model = Bracketed()
+    scbn.retrofit_attngan(model, {"up.norm[[]0]": "sentence"})
+    again = Bracketed()
+    assert scbn.load_retrofitted(again, scbn.retrofitted_state(model)).names == ("up.norm[0]",)
+
+
+@pytest.mark.parametrize(
+    ("names", "layers", "told"),
+    [
+        ("z, *, sent_emb, word_embs=None", {"norm": "sentence"}, "takes sent_emb by keyword only"),
+        ("z, caption, *, word_embs=None", {"norm": "sentence"}, "takes word_embs by keyword only"),
+        (
+            "z, caption",
+            {"norm": "word"},
+            "none of which is called like words .*, which the cue of a layer asks for",
+        ),
+    ],
+)
+def test_text_that_cannot_be_found(names: str, layers: dict[str, Any], told: str) -> None:
+    model, scope = Hidden(nn.BatchNorm2d(3)), {}
+    exec(f"def forward({names}):\n    pass", scope)
+    model.forward = scope["forward"]
+    with pytest.raises(ValueError, match=told):
+        scbn.retrofit_attngan(model, layers)

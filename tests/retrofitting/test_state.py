@@ -125,7 +125,9 @@ def test_metadata_survive_wrappers(kind: str) -> None:
         (lambda state: [state], "got list"),
         (lambda state: {**state, "format": "scbn.retrofit/9"}, "with format 'scbn.retrofit/1'"),
         (lambda state: {**state, "retrofit": {}}, "state is damaged"),
-        (lambda state: {**state, "state_dict": {"a": 1}}, "state is damaged"),
+        (lambda state: {**state, "state_dict": {"a": 1}}, "is missing"),
+        (lambda state: {**state, "retrofit": {**state["retrofit"], "layers": {}}}, "state is damaged"),
+        (lambda state: {**state, "retrofit": {**state["retrofit"], "text": {"a": 1}}}, "state is damaged"),
         (lambda state: without(state, "h_net2.upsample.2.bn.weight"), "'h_net2.upsample.2.bn.weight' is missing"),
         (lambda state: {**state, "state_dict": {**state["state_dict"], "x": torch.ones(1)}}, "'x' is unknown"),
         (
@@ -163,7 +165,7 @@ def renamed(state: dict[str, Any]) -> dict[str, Any]:
 def test_what_has_no_state_to_give() -> None:
     with pytest.raises(ValueError, match=r"is not retrofitted; give what scbn\.retrofit was called with"):
         scbn.retrofitted_state(attngan())
-    with pytest.raises(ValueError, match=r"of a wrapper, \.module"):
+    with pytest.raises(ValueError, match=r"is a wrapper: give the model inside, netG\.module"):
         scbn.retrofitted_state(nn.DataParallel(awake()))
     model = attngan()
     scbn.retrofit(
@@ -187,3 +189,58 @@ def test_a_part_retrofitted_on_its_own_is_left_to_itself() -> None:
     assert len(images(model(*call))) == 3
     with pytest.raises(ValueError, match="a part of Generator was retrofitted on its own"):
         scbn.retrofitted_state(model)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_are_told_what_to_give(wrap: Any) -> None:
+    model, state = awake(), scbn.retrofitted_state(awake())
+    for call in (
+        lambda: scbn.retrofitted_state(wrap(model)),
+        lambda: scbn.load_retrofitted(wrap(attngan()), state),
+        lambda: scbn.unretrofit(wrap(model)),
+    ):
+        with pytest.raises(ValueError, match="is a wrapper: give the model inside"):
+            call()
+    assert model._forward_pre_hooks
+
+
+def test_what_takes_the_text_elsewhere_or_holds_no_memory() -> None:
+    model = attngan()
+    scbn.retrofit_attngan(model)
+    state = stored(scbn.retrofitted_state(model))
+    state["retrofit"]["text"]["sentence"] = 2
+    with pytest.raises(ValueError, match=r"the text is in the arguments .*, there "):
+        scbn.load_retrofitted(model, state)
+    with pytest.raises(ValueError, match="on the meta device, which holds no weights"):
+        scbn.load_retrofitted(attngan().to("meta"), scbn.retrofitted_state(model))
+
+
+def test_unretrofit_leaves_a_part_of_its_own_alone() -> None:
+    whole = nn.Module()
+    whole.g, whole.n = attngan(), nn.BatchNorm2d(3)
+    whole.forward = lambda x, s: whole.n(x)
+    scbn.retrofit_attngan(whole.g, fix_mask=True)
+    state = scbn.retrofitted_state(whole.g)
+    scbn.retrofit(whole, {"n": "sentence"}, text=lambda x, s: TextFeatures(s), sentence_dim=4)
+    assert scbn.unretrofit(whole) == ("n",)
+    assert type(whole.g.h_net2.att).__name__ == "MaskedAttention"
+    assert scbn.retrofitted_state(whole.g)["retrofit"] == state["retrofit"]
+
+
+def test_a_part_of_a_retrofits_weights_is_no_original_checkpoint() -> None:
+    def made() -> nn.Module:
+        model = nn.Module()
+        model.up = nn.BatchNorm2d(3, affine=False, track_running_stats=False)
+        model.other = nn.Linear(2, 2)
+        model.forward = lambda x, s: model.up(x)
+        scbn.retrofit(model, {"up": "sentence"}, text=lambda x, s: TextFeatures(s), sentence_dim=4)
+        return wake(model)
+
+    model = made()
+    before = model.up.mlp[2].weight.clone()
+    part = model.state_dict()
+    for name in [name for name in part if name.startswith("up.")]:
+        del part[name]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(part)
+    assert torch.equal(model.up.mlp[2].weight, before)
