@@ -99,6 +99,12 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(options, name)}")
     if options.before_steps < 1 and options.checkpoint is None:
         raise ValueError("--before-steps must be at least 1 without a --checkpoint: there is nothing to retrofit")
+    if options.train.check:
+        raise ValueError(
+            "--train.check is of examples.sdgan.train: python -m examples.sdgan.train --data ... --check"
+        )
+    if options.train.steps != default.train.steps:
+        raise ValueError(f"--train.steps: the steps of fine-tuning are --steps here ({options.steps})")
     given = options.train.generator
     if given.architecture == "tree":
         raise ValueError("--train.generator.architecture must be attngan or attndcgan here, got tree")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from examples.attngan.adapter import Adapter
 from examples.attngan.comparison import Shown, compare
@@ -21,6 +23,7 @@ from examples.sdgan.config import Config
 from examples.sdgan.inference.export import write_model
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics.sample_size import check_negatives
+from examples.sdgan.models.checkpoint import CheckpointError
 from examples.sdgan.models.generator import add_norms
 from examples.sdgan.plots import samples
 from examples.sdgan.training.callbacks import DrawSamples, SaveCheckpoint, WarmUp
@@ -46,6 +49,7 @@ class Plan:
         warm_up: fine-tuning steps in which the discriminators alone learn.
         pretrained_lr: learning rate of the parameters that the generator came with.
         control: fine-tune the generator without the retrofit too, to compare.
+        checkpoint: a digest of the generator that was given, ``""`` where none was.
     """
 
     files: Files
@@ -54,6 +58,7 @@ class Plan:
     warm_up: int
     pretrained_lr: float
     control: bool
+    checkpoint: str = ""
 
 
 class FineTuning(GanTraining):
@@ -84,7 +89,8 @@ class FineTuning(GanTraining):
         )
         self.kept = kept
         self.discriminators.load_state_dict(kept["discriminators"])
-        self.settings = {name: getattr(plan, name) for name in ("pretrained_lr", "warm_up", "control")}
+        names = ("pretrained_lr", "warm_up", "control", "before_steps", "checkpoint")
+        self.settings = {name: getattr(plan, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
@@ -93,8 +99,15 @@ class FineTuning(GanTraining):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         for name, value in self.settings.items():
-            if state["settings"][name] != value:
-                raise ValueError(f"--{name.replace('_', '-')} was {state['settings'][name]}, is {value}")
+            before = state["settings"][name]
+            if before != value:
+                what = (
+                    "is of other weights" if before and value else f"was {before or 'none'}, is {value or 'none'}"
+                )
+                what = what if name == "checkpoint" else f"was {before}, is {value}"
+                raise CheckpointError(
+                    f"--{name.replace('_', '-')} {what}; repeat the command that began the run, with --train.resume added"
+                )
         super().load_state_dict(state)
 
 
@@ -107,6 +120,7 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
     if files.checkpoint is not None:
         entry = load_weights(host, files.checkpoint)
         check_images(host, config, files.checkpoint)
+        plan = dataclasses.replace(plan, checkpoint=_digest(host))
     phases = ("encoders", "attngan", CONTROL, FINE_TUNING)
     run = open_workspace(config, console, "--train.resume", phases, given_encoders(files))
     check_negatives(run.test, Shown.queries)
@@ -150,6 +164,13 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
         }
         finish = partial(_finish, trainer, models, shown, metrics)
         together(run.fabric, finish, first_only=True)
+
+
+def _digest(host: nn.Module) -> str:
+    content = hashlib.blake2b(digest_size=8)
+    for value in host.state_dict().values():
+        content.update(value.cpu().numpy().tobytes())
+    return content.hexdigest()
 
 
 def plain(config: Config) -> Config:

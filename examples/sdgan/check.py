@@ -15,10 +15,11 @@ from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, open_data
 from examples.sdgan.data.files import FORMATS
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize
+from examples.sdgan.models.pretrained_text import PretrainedTextEncoder
 from examples.sdgan.plots.samples import sample_grid
 from examples.sdgan.training.loop import progress_bar
 
-_SHEET = 24
+_SHEET, _ORIENTATION = 24, 0x0112
 
 
 def check(config: Config, console: Console) -> None:
@@ -27,6 +28,8 @@ def check(config: Config, console: Console) -> None:
     Raises:
         DataError: training could not use it.
     """
+    if config.encoder.text:
+        PretrainedTextEncoder(config.encoder)  # what is wrong with it is said here
     with progress_bar(console) as bar:
         task = bar.add_task("checking images", total=None, note="")
         train, test = open_data(config, lambda done: bar.update(task, completed=done))
@@ -96,7 +99,8 @@ def _sizes(data: CaptionedImages) -> list[tuple[int, int]]:
     sizes = []
     for path in getattr(data.images, "paths", []):
         with Image.open(path, formats=FORMATS) as image:
-            sizes.append(image.size)
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5  # as cameras tell, and as it is trained on
+            sizes.append(image.size[::-1] if turned else image.size)
     return sizes
 
 

@@ -59,7 +59,8 @@ def make(options: Options, console: Console) -> Path:
             known = ", ".join(sampler.vocabulary.words[2:42])
             raise ValueError(f"no word of {caption!r} is known to this model; it knows, for example: {known}")
         if unknown:
-            console.print(f"words this model never saw, read as 'unknown': {', '.join(unknown)}")
+            how = "left out" if sampler.vocabulary.published else "read as 'unknown'"
+            console.print(f"words this model never saw, {how}: {', '.join(unknown)}")
         if len(sampler.vocabulary.split(caption)) > sampler.config.encoder.words:
             console.print(f"only the first {sampler.config.encoder.words} words are used")
     captions = [caption for caption in options.caption for _ in range(options.count)]

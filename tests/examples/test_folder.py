@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.files import picture
+from helpers.captioned import COLOURS, as_csv, as_jsonl, as_parquet, both, images
 
 from examples.sdgan import sample, train
 from examples.sdgan.config import Config, preset
@@ -18,45 +17,11 @@ from examples.sdgan.data import DataError, SiamesePairs, open_data
 from examples.sdgan.data.folder import folder
 from examples.sdgan.data.vocabulary import Vocabulary
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "grey": (120, 120, 120)}
-
-
-def images(root: Path, count: int = 20, place: str = "") -> list[tuple[str, str]]:
-    """Pictures of one colour, each with a caption that names it."""
-    made = []
-    for i in range(count):
-        colour = list(COLOURS)[i % 4]
-        name = f"{place}photo {i:02}.png"
-        picture(root / name, COLOURS[colour])
-        made.append((name, f"a {colour} thing, number {i}"))
-    return made
-
-
-def as_csv(path: Path, rows: list[dict[str, Any]], **options: Any) -> None:
-    with path.open("w", newline="", encoding=options.pop("encoding", "utf-8")) as file:
-        writer = csv.DictWriter(file, list(rows[0]), **options)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def as_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def as_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
-
-
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     "csv": as_csv,
     "jsonl": as_jsonl,
     "parquet": as_parquet,
 }
-
-
-def both(root: Path, **options: Any) -> tuple[Any, Any]:
-    return folder(root, "train", 32, **options), folder(root, "test", 32, **options)
 
 
 @pytest.mark.parametrize("column", ["text", "caption", "captions"])
@@ -171,8 +136,16 @@ def broken(root: Path, how: str) -> None:
         rows.append({"file_name": "gone.png", "text": "a thing"})
     if how == "outside":
         rows.append({"file_name": "../secret.png", "text": "a thing"})
-    if how == "no words":
-        rows[2]["text"] = " ... "
+    if how == "another ending":
+        rows[2]["file_name"] = "photo 02.jpg"
+    if how == "another kind":
+        (root / "notes.heic").write_bytes(b"heic")
+        rows.append({"file_name": "notes.heic", "text": "a thing"})
+    if how == "too few":
+        rows = rows[:2]
+    if how == "two captions columns":
+        (root / "metadata.csv").write_text("file_name,text,text\nphoto 00.png,a,b\n")
+        return
     if how == "no file_name":
         rows = [{"image": row["file_name"], "text": row["text"]} for row in rows]
     if how == "no captions":
@@ -204,7 +177,10 @@ def broken(root: Path, how: str) -> None:
         ("two tables", "has metadata.jsonl and metadata.csv; leave one"),
         ("image missing", r"metadata.jsonl, line 5: .*gone.png is not there; file_name is relative to the table"),
         ("outside", "lies outside"),
-        ("no words", "line 3: the caption of photo 02.png has no word"),
+        ("another ending", "line 3: photo 02.jpg is not there; there is photo 02.png"),
+        ("another kind", r"notes.heic is not of a kind that is read \(.jpg, "),
+        ("two captions columns", "has two columns 'text'"),
+        ("too few", "2 images with captions, of which 1 would be held out"),
         ("no file_name", "has no column 'file_name' with the images' names; its columns are 'image', 'text'"),
         (
             "no captions",

@@ -80,7 +80,8 @@ def test_it_gives_what_the_model_gives(model: Path) -> None:
     torch.testing.assert_close(text.words[:, :longest][kept], encoder.word(states)[kept], rtol=1e-4, atol=1e-5)
     mean = torch.stack([s[k].mean(0) for s, k in zip(states, kept, strict=True)])
     torch.testing.assert_close(text.sentence, encoder.sentence(mean), rtol=1e-4, atol=1e-5)
-    special = torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
+    around = [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]
+    special = torch.isin(batch["input_ids"], torch.tensor(around))
     assert torch.equal(text.padding_mask[:, :longest], ~kept | special)
     assert text.padding_mask[2].all()  # nothing but special tokens: no caption
     assert words.split(captions[0]) == ["[CLS]", "a", "small", "bird", "with", "red", "wing", "##s", "[SEP]"]
@@ -125,6 +126,41 @@ def test_captions_are_encoded_once_and_kept(model: Path, tmp_path: Path, monkeyp
     assert "computed anew" in again.remember(captions, path, lambda done: None)
 
 
+def test_a_word_it_does_not_know_is_a_word(model: Path) -> None:
+    encoder = PretrainedTextEncoder(options(model)).eval()
+    tokens = torch.tensor([encoder.words().encode("zebra")])
+    assert encoder.words().split("zebra") == ["[CLS]", "[UNK]", "[SEP]"]
+    assert encoder(tokens).padding_mask.tolist() == [[True, False, True]]
+
+
+def test_other_weights_are_another_revision(tmp_path: Path) -> None:
+    first, second = (text_model(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 1)))
+    assert revision(options(first)) != revision(options(second))
+    (second / "model.safetensors").write_bytes((first / "model.safetensors").read_bytes())
+    assert revision(options(first)) == revision(options(second))
+
+
+def test_an_encoder_with_a_decoder_gives_the_encoders_states(tmp_path: Path) -> None:
+    folder = text_model(tmp_path / "bart")
+    sizes = {"d_model": 12, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = transformers.BartConfig(vocab_size=len(WORDS), max_position_embeddings=32, **sizes, **heads)
+    bart = transformers.BartModel(config).eval()
+    bart.save_pretrained(folder)
+    encoder = PretrainedTextEncoder(options(folder)).eval()
+    indices = encoder.words().encode("a red bird")
+    want = bart.get_encoder()(input_ids=torch.tensor([indices]) - 1).last_hidden_state
+    torch.testing.assert_close(encoder(torch.tensor([indices])).words, encoder.word(want), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [1, 2])
+def test_room_for_words(words: int, model: Path) -> None:
+    with pytest.raises(
+        TextModelError, match=rf"--encoder.words {words} leaves no room for words: .* puts 2 tokens around"
+    ):
+        PretrainedTextEncoder(EncoderOptions(text=str(model), words=words))
+
+
 @pytest.fixture
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch.setattr)
@@ -165,7 +201,7 @@ def test_a_run_from_end_to_end(
     try:
         capsys.readouterr()
         assert sample.main(["--checkpoint", str(one), "--caption", "a red bird"]) == 2
-        assert f"--encoder.text {model}: its configuration cannot be loaded" in capsys.readouterr().out
+        assert f"--encoder.text {model}: no such folder" in capsys.readouterr().out
         text_model(model, seed=1, layer_norm_eps=1e-6)
         assert sample.main(["--checkpoint", str(one), "--caption", "a red bird"]) == 2
         assert "the run learnt with" in capsys.readouterr().out
@@ -191,13 +227,16 @@ def broken(folder: Path, how: str) -> EncoderOptions:
     if how == "no text model":
         shutil.rmtree(model)
         transformers.ViTConfig(hidden_size=8).save_pretrained(model)
+    if how == "not-at/the-hub":
+        return EncoderOptions(text=how)
     return options(model if how != "nowhere" else folder / "nowhere", **({"text_revision": ""} if how else {}))
 
 
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("nowhere", "its configuration cannot be loaded .*; give the folder of a model, or its name"),
+        ("nowhere", "nowhere: no such folder"),
+        ("not-at/the-hub", "its configuration cannot be loaded .*; give the folder of a model, or its name"),
         ("no configuration", "its configuration cannot be loaded"),
         ("no tokenizer", "its tokenizer cannot be loaded"),
         ("another tokenizer", "another model's: it has 17 tokens, the model 100"),

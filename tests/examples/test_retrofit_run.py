@@ -114,7 +114,8 @@ def test_a_resumed_retrofit_is_the_one_that_never_stopped(
     [
         (["--fix-mask"], "generator.fix_mask was False, is True"),
         (["--pretrained-lr", "1e-3"], "--pretrained-lr was 0.000125, is 0.001"),
-        (["--warm-up", "0"], "--warm-up was 1, is 0"),
+        (["--warm-up", "0"], "--warm-up was 1, is 0; repeat the command that began the run"),
+        (["--before-steps", "3"], "--before-steps was 2, is 3"),
         (["--steps", "4"], "--steps was 3 for the control, which has ended; is 4"),
     ],
 )

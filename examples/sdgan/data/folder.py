@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from examples.sdgan.data import metadata
-from examples.sdgan.data.classes import classes_of
+from examples.sdgan.data.classes import LEAST, classes_of
 from examples.sdgan.data.dataset import CaptionedImages, DataError
 from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder
@@ -41,7 +43,7 @@ class _Image:
     name: str
     captions: list[str] = field(default_factory=list)
     splits: set[str] = field(default_factory=set)
-    labels: set[str | None] = field(default_factory=set)
+    labels: set[str] = field(default_factory=set)
 
 
 def folder(
@@ -113,15 +115,16 @@ def _of_tables(root: Path, tables: Sequence[Path]) -> dict[Path, _Image]:
         for row in metadata.rows(table):
             path = images.find(row.file, table)
             if path is None:
-                raise DataError(
-                    f"{row.where}: {table.parent / row.file} is not there; {metadata.FILE} is relative to the table"
+                named = table.parent / row.file
+                why = (
+                    f"not of a kind that is read ({', '.join(IMAGE_ENDINGS)})" if named.is_file() else "not there"
                 )
+                raise DataError(f"{row.where}: {named} is {why}; {metadata.FILE} is relative to the table")
             image = found.setdefault(path, _Image(path, path.relative_to(root).as_posix()))
-            texts = [clean(text) for text in row.captions if tokenize(text)]
-            if not texts:
-                raise DataError(f"{row.where}: the caption of {row.file} has no word")
-            image.captions += texts
-            image.labels.add(row.label)
+            _refuse_another(row, path)
+            image.captions += [clean(text) for text in row.captions if tokenize(text)]
+            if row.label is not None:
+                image.labels.add(row.label)
             if row.split is not None:
                 if row.split.lower() not in _SPLITS:
                     raise DataError(
@@ -132,23 +135,30 @@ def _of_tables(root: Path, tables: Sequence[Path]) -> dict[Path, _Image]:
                 raise DataError(
                     f"{row.where}: {row.file} is in several splits, {' and '.join(sorted(image.splits))}"
                 )
-    return found
+    return {path: image for path, image in found.items() if image.captions}
+
+
+def _refuse_another(row: metadata.Row, path: Path) -> None:
+    """A table names files as they are: another ending is another picture."""
+    wanted = PurePosixPath(row.file.replace("\\", "/")).suffix.lower()
+    if wanted in IMAGE_ENDINGS and wanted != path.suffix.lower():
+        raise DataError(f"{row.where}: {row.file} is not there; there is {path.name}")
 
 
 def _beside(root: Path, files: Sequence[Path]) -> dict[Path, _Image]:
     found: dict[Path, _Image] = {}
     texts: dict[Path, Path] = {}
+    beside = Folder(root, (".txt",))
     for path in files:
-        text = path.with_suffix(".txt")
-        if not text.exists():
+        text = beside.find(str(path.relative_to(root).with_suffix("")), root)
+        if text is None:
             continue
         if text in texts:
             raise DataError(f"{text}: is beside {texts[text].name} and {path.name}; whose captions are these?")
         texts[text] = path
         lines = [clean(line) for line in read_lines(text) if tokenize(line)]
-        if not lines:
-            raise DataError(f"{text}: holds no caption")
-        found[path] = _Image(path, path.relative_to(root).as_posix(), lines)
+        if lines:
+            found[path] = _Image(path, path.relative_to(root).as_posix(), lines)
     return found
 
 
@@ -165,6 +175,11 @@ def _split(root: Path, images: list[_Image], split: str) -> tuple[list[_Image], 
         )
     if without:
         held_out = _by_hash(images)
+        if len(images) - len(held_out) < 2:
+            raise DataError(
+                f"{root}: {len(images):,} images with captions, of which {len(held_out):,} would be held out; training needs 2 at "
+                "least beside these: add images"
+            )
         chosen = [image for image in images if (image.name in held_out) == (split == "test")]
         return chosen, [
             f"{root.name}: no split is given, so {len(held_out):,} of {len(images):,} images are held out, by a hash of their names"
@@ -181,7 +196,7 @@ def _split(root: Path, images: list[_Image], split: str) -> tuple[list[_Image], 
 def _by_hash(images: list[_Image]) -> set[str]:
     """Names of about a tenth, one at least: an image stays where it is when others come."""
     shares = {
-        i.name: int.from_bytes(hashlib.blake2b(i.name.encode(), digest_size=4).digest(), "big") / 2**32
+        i.name: int.from_bytes(hashlib.blake2b(os.fsencode(i.name), digest_size=4).digest(), "big") / 2**32
         for i in images
     }
     chosen = {name for name, share in shares.items() if share < _HELD_OUT}
@@ -196,12 +211,18 @@ def _classes(images: list[_Image], wanted: Classes) -> tuple[Tensor | None, str]
         return numbers, why or f"{int(numbers.max()) + 1:,} classes, which are the folders of the images"  # pyright: ignore[reportOptionalMemberAccess]
     labels: list[str] = []
     for image in images:
-        (label,) = image.labels if len(image.labels) == 1 else (None,)
-        if label is None:
-            what = "several labels" if len(image.labels) > 1 else "no label"
+        if len(image.labels) != 1:
+            what = "several labels" if image.labels else "no label"
             raise DataError(
                 f"{image.path}: has {what}; --classes label needs one for each image, in the column 'label'"
             )
-        labels.append(label)
-    known = {label: i for i, label in enumerate(sorted(set(labels)))}
+        labels += image.labels
+    counts = Counter(labels)
+    if 1 - sum((count / len(labels)) ** 2 for count in counts.values()) < LEAST:
+        most, count = counts.most_common(1)[0]
+        return (
+            None,
+            f"no classes: {count:,} of {len(labels):,} images have the label {most!r}; trained without them",
+        )
+    known = {label: i for i, label in enumerate(sorted(counts))}
     return torch.tensor([known[label] for label in labels]), f"{len(known):,} classes, of the column label"

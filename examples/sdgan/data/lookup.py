@@ -59,9 +59,11 @@ class Folder:
             DataError: the name leads out of the folder, or to what is no file.
         """
         # A list of thousands mostly holds names as they are on the disk.
-        usual = inside(self.path, name + self.endings[0], where)
-        if is_file(usual):
-            return usual
+        for usual in (
+            (name, name + self.endings[0]) if _ending(name) in self.endings else (name + self.endings[0],)
+        ):
+            if is_file(inside(self.path, usual, where)):
+                return inside(self.path, usual, where)
         for candidate in self._ways_to_write(name):
             inside(self.path, candidate, where)
             folder, last = os.path.split(os.path.normpath(candidate))
@@ -77,8 +79,13 @@ class Folder:
 
     def files(self) -> list[Path]:
         """Every file with one of the endings, at any depth, but hidden ones; sorted."""
-        found = []
+        found, seen = [], set()
         for folder, below, names in os.walk(self.path, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link that leads back
+                below.clear()
+                continue
+            seen.add(real)
             # A folder that is called as a file is found too: whoever reads it says what is wrong.
             found += [Path(folder, n) for n in (*below, *names) if not hidden(n) and _ending(n) in self.endings]
             below[:] = sorted(name for name in below if not hidden(name))

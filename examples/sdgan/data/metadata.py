@@ -58,7 +58,8 @@ def rows(path: Path) -> Iterator[Row]:
     for where, record in records:
         if column is None:
             column = _caption_column(path, list(record))
-        yield _row(where, record, column)
+        if any(value not in (None, "") for value in record.values()):  # spreadsheets end in empty rows
+            yield _row(where, record, column)
     if column is None:
         raise DataError(f"{path}: holds no rows; expected one an image, with {FILE} and {CAPTIONS[0]}")
 
@@ -84,7 +85,7 @@ def _row(where: str, record: dict[str, Any], column: str) -> Row:
         raise DataError(f"{where}: {FILE} must be the name of an image, got {file!r:.80}")
     if isinstance(told, str) and column == CAPTIONS[2] and told.lstrip().startswith("["):
         told = _list(where, told)
-    captions = [told] if isinstance(told, str) else told
+    captions = [] if told is None else [told] if isinstance(told, str) else told
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise DataError(f"{where}: {column} must be a caption or a list of captions, got {told!r:.80}")
     return Row(where, file.strip(), tuple(captions), _text(record.get(SPLIT)), _text(record.get(LABEL)))
@@ -98,11 +99,11 @@ def _list(where: str, text: str) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value).strip()
+    return None if value is None or value != value else str(value).strip() or None
 
 
 def _of_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # not at letters that JSON may hold
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -122,6 +123,10 @@ def _of_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     delimiter = max(",;\t", key=head.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        names = list(reader.fieldnames or ())
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{path}: has two columns {twice!r}")
         for record in reader:
             where = f"{path}, line {reader.line_num}"
             if None in record:

@@ -60,7 +60,7 @@ class PretrainedWords:
 class PretrainedTextEncoder(nn.Module):
     """``forward(tokens)`` as :class:`TextEncoder`; only the two projections are parameters of it.
 
-    Words are projected token states, special tokens masked; the sentence is the projected pooled state, or the mean.
+    Words are projected token states, special tokens masked; the sentence is the projected mean of all token states.
 
     Args:
         options: with the model's name and revision, and the common size.
@@ -145,22 +145,24 @@ class PretrainedTextEncoder(nn.Module):
         return [states[row, : len(key)] for row, key in enumerate(keys)]
 
     def _special(self, tokens: Tensor) -> Tensor:
-        special = torch.tensor(sorted(self._beside["tokenizer"].all_special_ids), device=tokens.device) + 1
+        tokenizer = self._beside["tokenizer"]
+        # A word that it does not know is a word all the same.
+        known = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+        special = torch.tensor(sorted(known), device=tokens.device) + 1
         return torch.isin(tokens, special)
 
 
 def revision(options: EncoderOptions) -> str:
-    """The commit of a model of the hub, or a digest of a folder's configuration and tokenizer."""
+    """The commit of a model of the hub, or a digest of a folder's files."""
     folder = Path(options.text)
     if not folder.is_dir():
         return getattr(_config(options), "_commit_hash", None) or ""
     content = hashlib.blake2b(digest_size=8)
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            size = str(path.stat().st_size).encode()
-            content.update(
-                path.name.encode() + size + (path.read_bytes() if path.suffix in (".json", ".txt") else b"")
-            )
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        content.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                content.update(block)
     return content.hexdigest()
 
 
@@ -188,7 +190,11 @@ def _attempt(options: EncoderOptions, what: str, load: Callable[[], Any]) -> Any
 
 
 def _config(options: EncoderOptions) -> Any:
-    auto = _transformers().AutoConfig
+    auto, path = _transformers().AutoConfig, Path(options.text)
+    if not path.is_dir() and (
+        path.exists() or path.is_absolute() or options.text.startswith(".") or len(path.parts) > 2
+    ):
+        raise TextModelError(f"--encoder.text {options.text}: no such folder")
     config = _attempt(options, "its configuration", lambda: auto.from_pretrained(options.text))
     # CLIP's is of both towers.
     return getattr(config, "text_config", config)
@@ -215,14 +221,21 @@ def _load(options: EncoderOptions, config: Any) -> dict[str, Any]:
             f"--encoder.text {options.text}: its tokenizer cannot be loaded, or is another model's: it has {len(tokenizer):,} "
             f"tokens, the model {config.vocab_size:,}"
         )
+    around = tokenizer.num_special_tokens_to_add()
+    if options.words <= around:
+        raise TextModelError(
+            f"--encoder.words {options.words} leaves no room for words: {options.text} puts {around} tokens around them"
+        )
     most = min(getattr(config, "max_position_embeddings", None) or 1 << 20, tokenizer.model_max_length)
     if options.words > most:
         raise TextModelError(
             f"--encoder.text {options.text}: reads {most} tokens at most, --encoder.words is {options.words}"
         )
-    kinds = {"t5": "T5EncoderModel", "clip_text_model": "CLIPTextModel"}
+    kinds = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "clip_text_model": "CLIPTextModel"}
     kind = getattr(library, kinds.get(config.model_type, "AutoModel"))
     model = _attempt(options, "its weights", lambda: kind.from_pretrained(options.text))
+    if getattr(config, "is_encoder_decoder", False) and config.model_type not in kinds:
+        model = model.get_encoder()  # the decoder's states are of what it would write
     return {"tokenizer": tokenizer, "model": model.eval().requires_grad_(False)}
 
 

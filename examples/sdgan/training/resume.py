@@ -79,6 +79,8 @@ def restoring(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except CheckpointError:  # says already what is wrong
+        raise
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its weights do not fit its options ({type(error).__name__}: {error}); start again without --resume, "

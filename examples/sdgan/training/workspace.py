@@ -161,7 +161,10 @@ def _prepare(
             raise ValueError(
                 "--encoder.text names a text model, and a published text encoder is given: take one of them"
             )
-        encoder = replace(config.encoder, text_revision=revision(config.encoder))
+        folder = Path(config.encoder.text)
+        name = str(folder.resolve()) if folder.is_dir() else config.encoder.text
+        encoder = replace(config.encoder, text=name)
+        encoder = replace(encoder, text_revision=revision(encoder))
         config = replace(config, encoder=encoder)
     config.out.mkdir(parents=True, exist_ok=True)
     resumed = _state_to_resume(config, phases)
