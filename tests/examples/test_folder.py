@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.captioned import COLOURS, as_csv, as_jsonl, as_parquet, both, images
+from helpers.files import picture
 
 from examples.sdgan import sample, train
 from examples.sdgan.config import Config, preset
