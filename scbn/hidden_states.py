@@ -32,11 +32,10 @@ def cues(
         raise ValueError(
             f"pooled must be floating, (N, D) with N={len(states)}, got {_told(pooled)}; leave it out for the mean of the tokens"
         )
-    words = None if tokens is None and special is None else torch.zeros_like(states[..., 0], dtype=torch.bool)
-    for mask, padding in ((tokens, False), (special, True)):
-        if mask is not None and words is not None:
-            words = words | (mask.bool() if padding else ~mask.bool())
-    return sentence, states, words
+    padding = None if tokens is None else ~tokens.bool()
+    if special is not None:
+        padding = special.bool() if padding is None else padding | special.bool()
+    return sentence, states, padding
 
 
 def _checked(name: str, mask: Tensor | None, states: Tensor) -> Tensor | None:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from examples.attngan.generator import Generator
 from examples.sdgan.config import Config
+from examples.sdgan.models.generator import build_attngan
 from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
 
 _SIZES = "; set --train.generator.* and --train.encoder.dim to the sizes it was trained with"
@@ -29,18 +29,12 @@ def build_host(config: Config, repo: Path | None) -> nn.Module:
 
     Args:
         config: of the trainer.
-        repo: a checkout of taoxugit/AttnGAN; ``None`` for :class:`Generator`.
+        repo: a checkout of taoxugit/AttnGAN; ``None`` for ours.
 
     Raises:
         HostError: ``repo`` is no such checkout, or cannot make images of these sizes.
     """
-    g, dim, stages = config.generator, config.encoder.dim, len(config.generator.channels)
-    if repo is not None:
-        return _upstream(repo, config)
-    base, single = config.base_size, g.architecture == "attndcgan"
-    return Generator(
-        g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base, single
-    )
+    return build_attngan(config) if repo is None else _upstream(repo, config)
 
 
 def load_weights(host: nn.Module, path: Path) -> str:

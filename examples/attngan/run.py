@@ -88,7 +88,8 @@ class FineTuning(GanTraining):
             run.fabric, config, run.text, run.image, generator, name=name, groups=groups, averaged=True
         )
         self.kept = kept
-        self.discriminators.load_state_dict(kept["discriminators"])
+        if "discriminators" in kept:
+            self.discriminators.load_state_dict(kept["discriminators"])
         names = ("pretrained_lr", "warm_up", "control", "before_steps", "checkpoint")
         self.settings = {name: getattr(plan, name) for name in names}
 
@@ -123,6 +124,7 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
         plan = dataclasses.replace(plan, checkpoint=_digest(host))
     phases = ("encoders", "attngan", CONTROL, FINE_TUNING)
     run = open_workspace(config, console, "--train.resume", phases, given_encoders(files))
+    config = run.config  # with what was found out when it was opened
     check_negatives(run.test, Shown.queries)
     for line in told(files) if files else ():
         run.console.print(line, highlight=False)
@@ -149,6 +151,7 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
         lr, new_lr = plan.pretrained_lr, config.generator.lr
         groups = report.parameter_groups(lr=lr, new_lr=new_lr)
         gan = FineTuning(run, config, adapter, groups, kept, plan, FINE_TUNING)
+        kept.pop("discriminators", None)  # the last phase has its own: every checkpoint would carry them twice
         trainer.fit(gan)
         models["retrofit"] = trainer.sampler(gan)
         metrics: dict[str, Any] = {

@@ -113,7 +113,7 @@ def write_folder(
     models, encoders, data = (
         root / "models",
         root / "DAMSMencoders" / kind,
-        root / "data" / f"{kind}s".replace("cocos", "coco"),
+        root / "data" / {"bird": "birds", "coco": "coco"}[kind],
     )
     for folder in (models, encoders, data):
         folder.mkdir(parents=True)

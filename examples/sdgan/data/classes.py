@@ -14,6 +14,11 @@ LEAST = 0.1
 _SPLITS = (("train",), ("val",), ("test",))
 
 
+def apart(counts: Counter[str]) -> float:
+    """The share of the pairs of images that are of two classes, of how many images each has."""
+    return 1 - sum((count / counts.total()) ** 2 for count in counts.values())
+
+
 def classes_of(names: Sequence[str]) -> tuple[Tensor | None, str]:
     """A class for each image, by the folder it lies in; or ``None`` and why not, where folders are no classes.
 
@@ -40,8 +45,7 @@ def classes_of(names: Sequence[str]) -> tuple[Tensor | None, str]:
     counts = Counter(folders)
     if len(counts) == len(names):
         return None, f"no classes: each of the {len(names):,} images has a folder of its own"
-    apart = 1 - sum((count / len(names)) ** 2 for count in counts.values())
-    if apart < LEAST:
+    if apart(counts) < LEAST:
         most, count = counts.most_common(1)[0]
         return None, f"no classes: {count:,} of {len(names):,} images are in one folder ({most})"
     numbers = {folder: i for i, folder in enumerate(sorted(counts))}

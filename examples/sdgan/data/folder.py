@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from examples.sdgan.data import metadata
-from examples.sdgan.data.classes import LEAST, classes_of
+from examples.sdgan.data.classes import LEAST, apart, classes_of
 from examples.sdgan.data.dataset import CaptionedImages, DataError
 from examples.sdgan.data.files import ImageFiles
 from examples.sdgan.data.lookup import IMAGE_ENDINGS, Folder
@@ -218,7 +218,7 @@ def _classes(images: list[_Image], wanted: Classes) -> tuple[Tensor | None, str]
             )
         labels += image.labels
     counts = Counter(labels)
-    if 1 - sum((count / len(labels)) ** 2 for count in counts.values()) < LEAST:
+    if apart(counts) < LEAST:
         most, count = counts.most_common(1)[0]
         return (
             None,

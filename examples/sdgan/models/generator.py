@@ -21,7 +21,9 @@ def build_generator(config: Config) -> TreeGenerator | Adapter:
     """The generator that the options describe; both kinds are called alike."""
     options = config.generator
     if options.architecture != "tree":
-        return _attngan(config)
+        host = build_attngan(config)
+        add_norms(host, options)
+        return Adapter(host, options.condition_dim)
     return TreeGenerator(
         config.encoder.dim,
         config.encoder.dim,
@@ -37,12 +39,13 @@ def build_generator(config: Config) -> TreeGenerator | Adapter:
     )
 
 
-def _attngan(config: Config) -> Adapter:
+def build_attngan(config: Config) -> AttnGAN:
+    """AttnGAN's generator of the options' sizes, as published: without what the options ask of its norms."""
     g, dim = config.generator, config.encoder.dim
-    stages, base, single = len(g.channels), config.base_size, g.architecture == "attndcgan"
-    host = AttnGAN(g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, base, single)
-    add_norms(host, g)
-    return Adapter(host, g.condition_dim)
+    stages, single = len(g.channels), g.architecture == "attndcgan"
+    return AttnGAN(
+        g.channels[0], dim, dim, g.condition_dim, g.noise_dim, g.residual_blocks, stages, config.base_size, single
+    )
 
 
 def add_norms(host: nn.Module, options: GeneratorOptions) -> Retrofit | None:

@@ -35,6 +35,7 @@ class PretrainedWords:
 
     def __init__(self, tokenizer: Any, most: int) -> None:
         self.tokenizer, self.most = tokenizer, most
+        self._encoded: dict[str, list[int]] = {}
         self.words = ["<padding>", *tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
 
     def __len__(self) -> int:
@@ -45,8 +46,10 @@ class PretrainedWords:
 
     def encode(self, caption: str) -> list[int]:
         """Indices of a caption's tokens, with those that the model was trained to see around them."""
-        found = self.tokenizer(caption, truncation=True, max_length=self.most)
-        return [index + 1 for index in found["input_ids"]]
+        if caption not in self._encoded:  # each phase asks for all captions again
+            found = self.tokenizer(caption, truncation=True, max_length=self.most)
+            self._encoded[caption] = [index + 1 for index in found["input_ids"]]
+        return self._encoded[caption]
 
     def tokenize(self, caption: str) -> list[str]:
         """Its tokens, as text."""
