@@ -21,12 +21,12 @@ import tyro
 from rich.console import Console
 
 from examples.provenance import commit
-from examples.sdgan.config import Config, SiameseOptions, preset
+from examples.sdgan.config import Config, Norm, SiameseOptions, preset
 from examples.sdgan.data import DataError
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics import caption_fidelity, consistency, fid
-from examples.sdgan.metrics.birds import as_dict, novel_captions
+from examples.sdgan.metrics.birds import as_dict, novel_captions, reworded_captions
 from examples.sdgan.metrics.diversity import diversity
 from examples.sdgan.metrics.r_precision import matching_features, r_precision
 from examples.sdgan.metrics.sample_size import check_enough
@@ -38,16 +38,16 @@ from examples.sdgan.training.loop import NotFinite
 from examples.sdgan.training.trainer import Trainer
 from examples.sdgan.training.workspace import Workspace, open_workspace
 
-Norm = Literal["batch", "sentence", "word", "both"]
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: the norm, and what of the Siamese options differs from the base's (weight 0 = none)."""
+    """One row of the table: the norm, what of the Siamese options differs from the base's (weight 0 = none), attention."""
 
     norm: Norm
     siamese: dict[str, Any]
+    attention: bool = False
 
 
 OFF: dict[str, Any] = {"weight": 0.0}
@@ -77,7 +77,19 @@ STUDY: dict[str, Variant] = {
 }
 """What the Siamese loss needs. "G and D" has weight 1, unit-length features, margin 1, alpha 0.1, one noise a pair."""
 
-SETS = {"ablation": ABLATION, "study": STUDY}
+ARMS: dict[str, Variant] = {
+    "BN": Variant("batch", OFF),
+    "BN + attention": Variant("batch", OFF, attention=True),
+    "affine": Variant("affine", OFF),
+    "CBN": Variant("cbn", OFF),
+    "SCBN sentence": Variant("sentence", OFF),
+    "SCBN word": Variant("word", OFF),
+    "SCBN both": Variant("both", OFF),
+    "SCBN both + attention": Variant("both", OFF, attention=True),
+}
+"""What people use to bring the text in: AttnGAN's attention, DF-GAN's affine, conditional batch norm, and SCBN."""
+
+SETS = {"ablation": ABLATION, "study": STUDY, "arms": ARMS}
 
 
 def base_config() -> Config:
@@ -105,8 +117,9 @@ _PHOTOGRAPHS = dataclasses.replace(
 class Options:
     """Train every variant of a set with every seed and measure them at equal steps."""
 
-    which: Literal["ablation", "study"] = "ablation"
-    """ablation: the paper's two ideas, alone and together; study: what the Siamese loss needs."""
+    which: Literal["ablation", "study", "arms"] = "ablation"
+    """ablation: the paper's two ideas, alone and together; study: what the Siamese loss needs; arms: SCBN beside what
+    people use instead."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 600
     measure_every: int = 150
@@ -119,6 +132,8 @@ class Options:
     data: Literal["toy", "cub"] = "toy"
     root: Path | None = None
     """Folder of the data set (cub)."""
+    text: str = ""
+    """Folder or hub name of a text model of transformers, in the place of the LSTM; a folder of results is of one."""
     out: Path = Path("runs/ablation")
     threads: int = 0
     """Threads torch may use; 0 leaves its own choice. Times are process time: compare runs of one setting only."""
@@ -130,7 +145,7 @@ def measure_variant(name: str, variant: Variant, options: Options, trainer: Trai
     base = run.config
     config = dataclasses.replace(
         base,
-        generator=dataclasses.replace(base.generator, norm=variant.norm),
+        generator=dataclasses.replace(base.generator, norm=variant.norm, attention=variant.attention),
         siamese=dataclasses.replace(base.siamese, **variant.siamese),
     )
     torch.manual_seed(config.seed)
@@ -198,9 +213,15 @@ class Tools:
         named = [n[0] for n in data.named[:count]]
         captions, strangers, stranger_named = novel_captions(count, self.seed)
         novel = self.reader.read(sampler.images(captions, noise))
+        reworded = {}
+        for name, synonyms in (("reworded", False), ("synonym", True)):
+            said, strange, what = reworded_captions(count, self.seed, synonyms)
+            found = self.reader.read(sampler.images(said, noise))
+            reworded[f"{name}_caption_fidelity"] = as_dict(caption_fidelity.caption_fidelity(found, strange, what))
         return {
             "caption_fidelity": as_dict(caption_fidelity.caption_fidelity(read, data.labels[:count], named)),
             "novel_caption_fidelity": as_dict(caption_fidelity.caption_fidelity(novel, strangers, stranger_named)),
+            **reworded,
             "distance_ratio": consistency.distance_ratio(triples, self.reader.features),
             **{
                 f"agreement_{k}": v
@@ -260,12 +281,13 @@ def _same_options(records: list[dict[str, Any]], options: Options, path: Path) -
     for number, record in enumerate(records, 1):
         had = [point["step"] for point in record["points"]]
         data, images = record["config"]["data"], record.get("images", options.images)
-        encoder_steps = record["config"]["encoder_steps"]
-        asked = (wanted, options.data, options.images, options.encoder_steps)
-        if (had, data, images, encoder_steps) != asked:
+        encoder_steps, text = record["config"]["encoder_steps"], record["config"]["encoder"].get("text", "")
+        asked = (wanted, options.data, options.images, options.encoder_steps, options.text)
+        if (had, data, images, encoder_steps, text) != asked:
             raise ValueError(
                 f"{path}, line {number}: measured at steps {had} of {data}, {images} images, {encoder_steps} encoder "
-                f"steps, but asked are {asked[0]} of {asked[1]}, {asked[2]}, {asked[3]}; take another --out"
+                f"steps, --text {text!r}, but asked are {asked[0]} of {asked[1]}, {asked[2]}, {asked[3]}, {asked[4]!r}; "
+                "take another --out"
             )
 
 
@@ -277,6 +299,7 @@ def open_trainer(options: Options, seed: int, console: Console) -> Trainer:
         config = dataclasses.replace(config, data="cub", root=options.root, size=64, encoder=_PHOTOGRAPHS)
     config = dataclasses.replace(
         config,
+        encoder=dataclasses.replace(config.encoder, text=options.text),
         seed=seed,
         steps=options.steps,
         encoder_steps=options.encoder_steps,

@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Data = Literal["toy", "cub", "coco", "folder"]
+Norm = Literal["batch", "sentence", "word", "both", "affine", "cbn"]
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ class GeneratorOptions:
     channels: tuple[int, ...] = (32, 32, 32)
     """Of each stage, low to high resolution; their number is the number of stages."""
     residual_blocks: int = 2
-    norm: Literal["batch", "sentence", "word", "both"] = "both"
-    """What the norms listen to. Of an AttnGAN: batch is the published one; sentence and word retrofit all upsampling
-    layers with that cue; both as scbn.retrofit_attngan does, the sentence first and the words in later stages."""
+    norm: Norm = "both"
+    """What the norms listen to; affine and cbn are rivals of SCBN: DF-GAN's affine and conditional batch norm, both of the
+    sentence. Of an AttnGAN: batch is the published one; sentence and word retrofit all upsampling layers with that cue;
+    both as scbn.retrofit_attngan does, the sentence first and the words in later stages."""
+    attention: bool = False
+    """Of a tree: later stages attend to words before their residual blocks, as AttnGAN's own do."""
     fix_mask: bool = False
     """Of an AttnGAN: correct its mis-tiled attention mask."""
     activation: Literal["glu", "relu", "leaky_relu"] = "glu"
@@ -205,6 +209,13 @@ class Config:
             raise ValueError("--generator.channels needs a number for each stage, at least one")
         if self.generator.architecture != "tree" and len(set(self.generator.channels)) > 1:
             raise ValueError(f"AttnGAN has the same channels in every stage, got {self.generator.channels}")
+        if self.generator.architecture != "tree" and (
+            self.generator.attention or self.generator.norm in ("affine", "cbn")
+        ):
+            raise ValueError(
+                "--generator.attention and --generator.norm affine or cbn are of --generator.architecture tree; an "
+                "AttnGAN attends to words as it is"
+            )
         if not 0 <= self.siamese.alpha <= self.siamese.margin or self.siamese.margin == 0:
             raise ValueError(
                 f"--siamese.alpha must be between 0 and --siamese.margin, got {self.siamese.alpha} and "

@@ -127,6 +127,7 @@ def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert [p["step"] for p in records[0]["points"]] == [2, 4]
     assert records[0]["config"]["siamese"]["weight"] == 0
     assert records[1]["config"]["generator"]["norm"] == "both"
+    assert {"reworded_caption_fidelity", "synonym_caption_fidelity"} <= records[0]["points"][0].keys()
     # What is interrupted goes on, and gives what it would have given.
     lines = results.read_text().splitlines()
     results.write_text("\n".join(lines[:3]) + "\n")
@@ -140,6 +141,35 @@ def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     for name in ("curves", "paraphrases", "one-word", "word-maps"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) > 300
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("_few")
+def test_every_arm_trains_and_can_be_sampled(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = [
+        "--which",
+        "arms",
+        "--out",
+        str(tmp_path),
+        "--steps",
+        "1",
+        "--measure-every",
+        "1",
+        "--images",
+        "30",
+    ]
+    assert ablate.main([*arguments, "--encoder-steps", "2", "--seeds", "0"]) == 0
+    records = {r["variant"]: r for r in ablate.read_results(tmp_path / "results.jsonl")}
+    assert list(records) == list(ablate.ARMS)
+    size = {name: record["generator_parameters"] for name, record in records.items()}
+    assert size["BN + attention"] > size["BN"]
+    assert size["SCBN both + attention"] > size["SCBN both"]
+    for name, arm in ablate.ARMS.items():
+        loaded = load_sampler(tmp_path / "seed-0" / f"{name.replace(' ', '_')}.pt")
+        assert (loaded.config.generator.norm, loaded.config.generator.attention) == (arm.norm, arm.attention)
+        _, maps, _ = loaded.attention(["a small bird"], torch.zeros(1, loaded.config.generator.noise_dim))
+        # The attention of a stage is shown as that of a norm.
+        assert len(maps) == arm.attention + 3 * (arm.norm in ("word", "both")), name
     capsys.readouterr()
 
 

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from examples.sdgan.data.birds import ATTRIBUTES, Birds, describe, draw, sample_birds
+from examples.sdgan.data.birds import ATTRIBUTES, Birds, describe, draw, reworded, sample_birds, strangers
 from examples.sdgan.data.birds.attributes import COLOURS
 from examples.sdgan.data.birds.drawing import _RGB
 from examples.sdgan.data.birds.grammar import _WORDS
@@ -95,3 +95,28 @@ def test_drawing_is_never_the_bottleneck() -> None:
     began = time.process_time()
     draw(flock, 64, 0)
     assert 512 / (time.process_time() - began) > 100  # images a second and core; training takes far fewer
+
+
+def test_reworded_captions_are_none_of_the_grammar() -> None:
+    rng = random.Random(0)
+    spoken = {
+        word for row in sample_birds(400, 1).labels.tolist() for c in describe(row, rng)[0] for word in tokenize(c)
+    }
+    labels = [1, 0, 3, 4, 0]  # large, red crown, blue wings, white belly, short beak
+    plain = [reworded(labels, rng, False) for _ in range(200)]
+    other = [reworded(labels, rng, True) for _ in range(200)]
+    own = {
+        name: {values[label], *_WORDS.get(values[label], ())}
+        for (name, values), label in zip(ATTRIBUTES.items(), labels, strict=True)
+    }
+    meant = {word for name, values in own.items() for word in (*values, *_WORDS.get(name, ()))}
+    for text, named in plain:
+        assert all(set(tokenize(text)) & own[name] for name in named)
+    for text, named in other:
+        assert 1 <= len(named) <= 2
+        assert not set(tokenize(text)) & meant
+    # What the synonyms add is unknown to whoever learnt the grammar.
+    assert not {word for words in strangers._WORDS.values() for phrase in words for word in phrase.split()} & (
+        spoken - {"of", "the", "on"}
+    )
+    assert len({text for text, _ in other}) > 100

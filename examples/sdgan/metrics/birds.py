@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.sdgan.data.birds import ATTRIBUTES, describe
+from examples.sdgan.data.birds import ATTRIBUTES, describe, reworded
 from examples.sdgan.data.dataset import CaptionedImages, to_float
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
@@ -69,12 +69,27 @@ def measure(
     }
 
 
-def novel_captions(count: int, seed: int) -> tuple[list[str], Tensor, list[list[str]]]:
-    """Captions of birds whose attributes were drawn independently, their labels, and what each caption names."""
-    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    labels = torch.stack([torch.randint(len(v), (count,), generator=generator) for v in ATTRIBUTES.values()], 1)
+Captions = tuple[list[str], Tensor, list[list[str]]]
+"""Captions, the labels of the birds that they are of, and what each caption names."""
+
+
+def novel_captions(count: int, seed: int) -> Captions:
+    """Captions of birds whose attributes were drawn independently."""
+    rng, labels = random.Random(seed), _strangers(count, seed)
     described = [describe(row, rng, 1) for row in labels.tolist()]
     return [texts[0] for texts, _ in described], labels, [named[0] for _, named in described]
+
+
+def reworded_captions(count: int, seed: int, synonyms: bool) -> Captions:
+    """The same birds in sentences of other forms, with ``synonyms`` in other words too: see :func:`reworded`."""
+    rng, labels = random.Random(seed), _strangers(count, seed)
+    described = [reworded(row, rng, synonyms) for row in labels.tolist()]
+    return [text for text, _ in described], labels, [named for _, named in described]
+
+
+def _strangers(count: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randint(len(v), (count,), generator=generator) for v in ATTRIBUTES.values()], 1)
 
 
 def as_dict(result: CaptionFidelity) -> dict[str, Any]:

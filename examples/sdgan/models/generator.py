@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from examples.attngan.adapter import Adapter
 from examples.attngan.generator import Generator as AttnGAN
 from examples.sdgan.config import Config, GeneratorOptions
+from examples.sdgan.models.arms import AttentionStage, ConditionalBatchNorm, SentenceAffine
 from scbn import Retrofit, TextFeatures, TreeGenerator, retrofit_attngan
 from scbn.generator.stages import InitialStage, RefinementStage
-from scbn.retrofitting.replace import Cue
 
 
 def build_generator(config: Config) -> TreeGenerator | Adapter:
@@ -24,18 +24,22 @@ def build_generator(config: Config) -> TreeGenerator | Adapter:
         host = build_attngan(config)
         add_norms(host, options)
         return Adapter(host, options.condition_dim)
+    dim = config.encoder.dim
+    rivals = {"affine": SentenceAffine, "cbn": ConditionalBatchNorm}
+    norm: Any = partial(rivals[options.norm], sentence_dim=dim) if options.norm in rivals else options.norm
+    later = partial(AttentionStage, word_dim=dim) if options.attention else RefinementStage
     return TreeGenerator(
-        config.encoder.dim,
-        config.encoder.dim,
+        dim,
+        dim,
         stages=len(options.channels),
         base_size=config.base_size,
         channels=options.channels,
         residual_blocks=options.residual_blocks,
-        norm=options.norm,
+        norm=norm,
         noise_dim=options.noise_dim,
         condition_dim=options.condition_dim,
         initial_stage=partial(InitialStage, activation=options.activation),
-        refinement_stage=partial(RefinementStage, activation=options.activation),
+        refinement_stage=partial(later, activation=options.activation),
     )
 
 
@@ -52,7 +56,7 @@ def add_norms(host: nn.Module, options: GeneratorOptions) -> Retrofit | None:
     """Retrofit an AttnGAN with what the options ask of its norms; nothing for batch."""
     if options.norm == "batch":
         return None
-    layers: dict[str, Cue] | None = None if options.norm == "both" else {"h_net*upsample*": options.norm}
+    layers: dict[str, Any] | None = None if options.norm == "both" else {"h_net*upsample*": options.norm}
     return retrofit_attngan(host, layers, fix_mask=options.fix_mask)
 
 
