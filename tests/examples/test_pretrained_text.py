@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.miniature import shrink
+from helpers.text_models import WORDS, text_model
 from helpers.training import TINY, same, weights
 
 from examples.sdgan import evaluate, sample, train
@@ -19,40 +20,9 @@ from examples.sdgan.models import checkpoint, pretrained_text
 from examples.sdgan.models.pretrained_text import PretrainedTextEncoder, TextModelError, revision
 
 transformers = pytest.importorskip("transformers")
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "a",
-    "bird",
-    "small",
-    "large",
-    "with",
-    "red",
-    "blue",
-    "wing",
-    "##s",
-    "crown",
-    "and",
-    "beak",
-]
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
-
-
-def text_model(folder: Path, seed: int = 0, hidden: int = 12, vocabulary: int = len(WORDS), **more: Any) -> Path:
-    """A small BERT with a tokenizer, as ``save_pretrained`` leaves one."""
-    folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": hidden, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    config = transformers.BertConfig(vocab_size=vocabulary, max_position_embeddings=32, **sizes, **more)
-    transformers.BertModel(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

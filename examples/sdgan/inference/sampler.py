@@ -70,12 +70,14 @@ class Sampler:
         """The words of a caption that the encoder never saw."""
         return [word for word in self.vocabulary.tokenize(caption) if word not in self.vocabulary]
 
+    def tokens(self, captions: list[str]) -> Tensor:
+        """Word indices (N, T), 0 = padding; words beyond the longest caption that training allowed are cut off."""
+        return pad([self.vocabulary.encode(caption) for caption in captions], self.config.encoder.words)
+
     @torch.no_grad()
     def encode(self, captions: list[str]) -> TextFeatures:
-        """Text features; words beyond the longest caption that training allowed are cut off."""
-        tokens = [self.vocabulary.encode(caption) for caption in captions]
-        device = next(self.text.parameters()).device
-        return self.text(pad(tokens, self.config.encoder.words).to(device))
+        """Text features of :meth:`tokens`."""
+        return self.text(self.tokens(captions).to(next(self.text.parameters()).device))
 
     @torch.no_grad()
     def images(self, captions: list[str], noise: Tensor) -> Tensor:

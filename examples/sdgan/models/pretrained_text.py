@@ -99,12 +99,22 @@ class PretrainedTextEncoder(nn.Module):
             if key:
                 found = computed.get(key)
                 states[row, : len(key)] = (self._known[key] if found is None else found).to(states)
+        return self.project(states, tokens, self._special().to(tokens.device))
+
+    def project(self, states: Tensor, tokens: Tensor, special: Tensor) -> TextFeatures:
+        """Text of the common space, from token states (N, T, H), tokens (N, T) and the indices of special tokens."""
         mask = tokens != PADDING
         text = TextFeatures.from_hidden_states(
-            states, mask | (mask.sum(1, keepdim=True) == 0), special_tokens_mask=self._special(tokens)
+            states,
+            mask | ~mask.any(1, keepdim=True),  # a mean needs a token
+            special_tokens_mask=(tokens[:, :, None] == special).any(2) | ~mask,
         )
         assert text.words is not None and text.sentence is not None
         return TextFeatures(self.sentence(text.sentence), self.word(text.words), text.padding_mask)
+
+    def traceable(self) -> nn.Module:
+        """The same with the model as a part of it, for exporters: (N, T) -> sentence, words, padding mask."""
+        return _Traceable(self)
 
     def remember(self, captions: Sequence[Sequence[int]], path: Path, progress: Callable[[int], None]) -> str:
         """Compute the states of captions once, in an order that is always the same, or take them from a file.
@@ -147,12 +157,30 @@ class PretrainedTextEncoder(nn.Module):
         states = model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float()
         return [states[row, : len(key)] for row, key in enumerate(keys)]
 
-    def _special(self, tokens: Tensor) -> Tensor:
+    def _special(self) -> Tensor:
         tokenizer = self._beside["tokenizer"]
         # A word that it does not know is a word all the same.
         known = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-        special = torch.tensor(sorted(known), device=tokens.device) + 1
-        return torch.isin(tokens, special)
+        return torch.tensor(sorted(known), dtype=torch.int64) + 1
+
+
+class _Traceable(nn.Module):
+    special: Tensor
+
+    def __init__(self, encoder: PretrainedTextEncoder) -> None:
+        super().__init__()
+        self.encoder, self.model = encoder, encoder._beside["model"]
+        self.register_buffer("special", encoder._special())
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        mask = tokens != PADDING
+        ids = (tokens - 1).clamp(min=0)
+        seen = (mask | ~mask.any(1, keepdim=True)).long()  # attention to nothing is not a number
+        states = self.model(input_ids=ids, attention_mask=seen).last_hidden_state
+        states = states.float().masked_fill(~mask[:, :, None], 0)
+        text = self.encoder.project(states, tokens, self.special)
+        assert text.sentence is not None and text.words is not None and text.padding_mask is not None
+        return text.sentence, text.words, text.padding_mask
 
 
 def revision(options: EncoderOptions) -> str:

@@ -1,0 +1,170 @@
+"""A model that leaves this code: ONNX and exported programs compute what the model computes, for any batch and caption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import trained
+from helpers.text_models import text_model
+
+from examples.sdgan import export
+from examples.sdgan.config import Config
+from examples.sdgan.inference import programs
+from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.models import checkpoint
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
+CAPTIONS = [
+    "a small red bird with blue wings",
+    "a bird",
+    "",
+    "a large bird with a zebra and much more than it reads",
+]
+
+
+def config(kind: str, folder: Path) -> Config:
+    if kind == "attngan":
+        return trained.small(architecture="attngan", norm="both", residual_blocks=1)
+    made = trained.small()
+    if kind == "gru":
+        return dataclasses.replace(made, encoder=dataclasses.replace(made.encoder, rnn="gru"))
+    if kind == "text model":
+        pytest.importorskip("transformers")
+        model = text_model(folder / "bert")
+        return dataclasses.replace(made, encoder=dataclasses.replace(made.encoder, text=str(model)))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["tree", "text model"])
+def test_an_exported_program_runs_without_this_code(kind: str, tmp_path: Path) -> None:
+    model = trained.model(tmp_path / "model", config(kind, tmp_path))
+    assert export.main(["--checkpoint", str(model), "--format", "torch", "--out", str(tmp_path / "out")]) == 0
+    sampler = load_sampler(model)
+    asked = (CAPTIONS, CAPTIONS[:1])
+    given = [programs.arguments(sampler, captions, seed=2) for captions in asked]
+    torch.save(given, tmp_path / "inputs.pt")
+    code = (
+        "import sys; sys.modules['scbn'] = sys.modules['examples'] = None; import torch; found = []\n"
+        "text, images = (torch.export.load(f'out/{n}.pt2').module() for n in ('text_encoder', 'generator'))\n"
+        "for tokens, rest in torch.load('inputs.pt'):\n"
+        "    encoded = text(*tokens)\n"
+        "    found.append((encoded, images(rest[0], *encoded)))\n"
+        "torch.save(found, 'found.pt')\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    for captions, (_, rest), (text, images) in zip(asked, given, torch.load(tmp_path / "found.pt"), strict=True):
+        for got, want in zip(text, rest[1:], strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(images, sampler.images(captions, rest[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tree", "gru", "attngan", "text model"])
+def test_onnx_computes_what_the_model_computes(kind: str, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model = trained.model(tmp_path / "model", config(kind, tmp_path))
+    assert export.main(["--checkpoint", str(model), "--out", str(tmp_path / "out")]) == 0
+    sampler = load_sampler(model)
+    told = json.loads((tmp_path / "out" / "model.json").read_text())
+    sessions = {name: runtime.InferenceSession(tmp_path / "out" / f"{name}.onnx") for name in told["programs"]}
+
+    def run(name: str, values: Any) -> list[Any]:
+        given = {key: value.numpy() for key, value in zip(told["programs"][name], values, strict=True)}
+        known = {entry.name for entry in sessions[name].get_inputs()}
+        return sessions[name].run(None, {key: value for key, value in given.items() if key in known})
+
+    for captions in (["a bird", "a blue bird with red wings", "a small bird"], CAPTIONS[:1]):
+        tokens, rest = programs.arguments(sampler, captions, seed=2)
+        text = [torch.from_numpy(value) for value in run("text_encoder", tokens)]
+        for got, want in zip(text, rest[1:], strict=True):
+            torch.testing.assert_close(got, want.detach(), rtol=1e-5, atol=1e-5)
+        images = torch.from_numpy(run("generator", (rest[0], *text))[0])
+        torch.testing.assert_close(images, sampler.images(captions, rest[0]), rtol=0, atol=1e-5)
+        assert told["images"] == list(images.shape[1:])
+
+
+def test_captions_can_be_numbered_from_what_lies_beside(tmp_path: Path) -> None:
+    model = trained.model(tmp_path / "model", trained.small())
+    assert export.main(["--checkpoint", str(model), "--format", "torch", "--out", str(tmp_path / "out")]) == 0
+    words = json.loads((tmp_path / "out" / "words.json").read_text())
+    sampler = load_sampler(model)
+    asked = "a blue bird"
+    assert [words[word] for word in asked.split()] == sampler.vocabulary.encode(asked)
+    assert words["<padding>"] == 0
+
+
+def test_safetensors_are_a_model_again(tmp_path: Path) -> None:
+    model = trained.model(tmp_path / "run" / "model", trained.small())
+    assert export.main(["--checkpoint", str(tmp_path / "run"), "--format", "safetensors"]) == 0
+    ours, again = load_sampler(model), load_sampler(tmp_path / "run" / "safetensors")
+    noise = torch.randn(1, 6)
+    assert torch.equal(ours.images(["a bird"], noise), again.images(["a bird"], noise))
+
+
+def test_a_second_export_replaces_the_first_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained.model(tmp_path / "model", trained.small())
+    arguments = ["--checkpoint", str(model), "--format", "torch", "--out"]
+    assert export.main([*arguments, str(tmp_path / "out")]) == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years")
+    assert export.main([*arguments, str(tmp_path / "mine")]) == 2
+    assert "exists and is no earlier export" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+    (tmp_path / "out" / "generator.pt2").write_bytes(b"of an earlier export")
+    # A program that computes something else is not kept, and the one that was there stays.
+    before = (tmp_path / "out" / "generator.pt2").read_bytes()
+    monkeypatch.setattr(export, "_call", lambda program, values: tuple(v + 1 for v in _call(program, values)))
+    assert export.main([*arguments, str(tmp_path / "out")]) == 2
+    assert "differs from the model by 1.0e+00: not kept" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "out" / "generator.pt2").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model", "out"]
+    monkeypatch.undo()
+    assert export.main([*arguments, str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "generator.pt2").read_bytes() != before
+
+
+_call = export._call
+
+
+def test_what_cannot_be_exported_is_said_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export.main(["--checkpoint", str(tmp_path / "none"), "--format", "torch"]) == 2
+    assert "none" in capsys.readouterr().out
+    parts: dict[str, Any] = {name: {} for name in ("image", "text", "history", "steps", "phases")} | {
+        "seconds": 0.0
+    }
+    state = {"config": trained.small().to_json(), "vocabulary": [], **parts}
+    checkpoint.save(state, tmp_path / "checkpoint.pt", again="start again")
+    assert export.main(["--checkpoint", str(tmp_path), "--format", "torch"]) == 2
+    assert "has trained encoders only" in capsys.readouterr().out
+    model = trained.model(tmp_path / "model", trained.small())
+    assert export.main(["--checkpoint", str(model), "--batch", "0"]) == 2
+    assert "--batch must be at least 1, got 0" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export.main(["--checkpoint", str(model)]) == 2
+    assert "pip install '.[onnx]'" in capsys.readouterr().out
+
+
+def test_times_stand_beside_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = lambda folder, sampler, given: export._running(folder, "torch", given, None)  # noqa: E731
+    monkeypatch.setattr(export, "_compiled", compiled)
+    model = trained.model(tmp_path / "model", trained.small())
+    arguments = ["--checkpoint", str(model), "--format", "torch", "--out", str(tmp_path / "out"), "--timed"]
+    assert export.main(arguments) == 0
+    out = capsys.readouterr().out
+    for name in ("this code", "torch", "AOTInductor"):
+        assert name in out
