@@ -278,7 +278,7 @@ def preset(data: Data, size: int | None = None) -> Config:
         small = preset("toy")
         encoder = dataclasses.replace(small.encoder, words=18, dropout=0.3, lr=2e-3)
         common: dict[str, Any] = {"data": "folder", "out": Path("runs/folder"), "size": size, "encoder": encoder}
-        return dataclasses.replace(small, steps=2000, encoder_steps=1500, damsm_weight=2.0, **common)
+        return dataclasses.replace(small, steps=1000, encoder_steps=800, batch_size=12, damsm_weight=2.0, **common)
     if data == "cub":
         return Config(data="cub", out=Path("runs/cub"))
     if data == "coco":
