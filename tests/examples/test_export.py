@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,14 +93,25 @@ def test_onnx_computes_what_the_model_computes(kind: str, tmp_path: Path) -> Non
         assert told["images"] == list(images.shape[1:])
 
 
-def test_captions_can_be_numbered_from_what_lies_beside(tmp_path: Path) -> None:
-    model = trained.model(tmp_path / "model", trained.small())
-    assert export.main(["--checkpoint", str(model), "--format", "torch", "--out", str(tmp_path / "out")]) == 0
-    words = json.loads((tmp_path / "out" / "words.json").read_text())
-    sampler = load_sampler(model)
-    asked = "a blue bird"
-    assert [words[word] for word in asked.split()] == sampler.vocabulary.encode(asked)
-    assert words["<padding>"] == 0
+def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    trained.model(tmp_path / "runs" / "toy" / "model", trained.small(noise_dim=32))
+    page = (Path(__file__).parents[2] / "docs" / "try.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    for kind, block in zip(("onnx", "torch"), blocks, strict=True):
+        assert export.main(["--checkpoint", "runs/toy", "--format", kind]) == 0
+        names: dict[str, Any] = {}
+        exec(block, names)
+        assert tuple(names["images"].shape) == (1, 3, 16, 16)
+        if kind == "onnx":
+            sampler = load_sampler(Path("runs/toy"))
+            assert names["tokens"][0].tolist() == sampler.vocabulary.encode(names["caption"])
+            want = sampler.images([names["caption"]], torch.from_numpy(names["noise"]))
+            torch.testing.assert_close(torch.from_numpy(names["images"]), want, rtol=0, atol=1e-5)
+    assert json.loads(Path("runs/toy/torch/words.json").read_text())["<padding>"] == 0
 
 
 def test_safetensors_are_a_model_again(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def small(**generator: Any) -> Config:
     return dataclasses.replace(
         toy,
         size=16,
-        encoder=EncoderOptions(words=5, embedding_dim=6, dim=8, dropout=0.0, image="small"),
+        encoder=EncoderOptions(words=7, embedding_dim=6, dim=8, dropout=0.0, image="small"),
         generator=GeneratorOptions(**{**dataclasses.asdict(options), **generator}),
     )
 
