@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scbn.ops import probe
+from scbn.ops import probe, selfcheck
 
 Backend = Literal["auto", "reference", "eager", "cpu", "triton"]
 
 # Below this many values the overhead of a tile's operations outweighs the memory they save.
 WORTHWHILE = 1 << 17
+# On a GPU: below, the launches of a fused layer (their preparation, about 120 us a step more than that of PyTorch's own
+# operations) take longer than the memory traffic they save. Counted with launches stubbed, not timed on a GPU.
+WORTHWHILE_GPU = 1 << 20
 # One more than the words, and a power of two: the kernels keep a region's logits in registers.
 WORD_SLOTS = 128
 
@@ -65,7 +68,7 @@ def choose(x: Tensor, words: int = 1, shared: bool = False) -> Backend:
     if _backend == "reference" and x.numel() > 0:
         return "reference"
     fused = x.dim() >= 3 and (x.numel() > 0 or shared) and not recorded()
-    if fused and _backend in ("auto", "triton") and _has_triton(x):
+    if fused and _backend in ("auto", "triton") and _has_triton(x) and (shared or _gains_triton(x)):
         if _fits_triton(x, words):
             return "triton"
         if shared:
@@ -83,6 +86,10 @@ def _gains_cpu(x: Tensor) -> bool:
     return x.is_contiguous() and (_backend == "cpu" or x.numel() >= WORTHWHILE)
 
 
+def _gains_triton(x: Tensor) -> bool:
+    return _backend == "triton" or x.numel() >= WORTHWHILE_GPU
+
+
 def _has_triton(x: Tensor) -> bool:
     if not _TRITON or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
@@ -96,7 +103,10 @@ def _fits_triton(x: Tensor, words: int) -> bool:
         return False
     if max(x[0].numel(), x[0, 0].numel() * 2 * WORD_SLOTS) >= 2**31:  # offsets within a sample are 32-bit
         return False
-    return x.device.type != "cuda" or (torch.cuda.get_device_properties(x.device).major >= 8 and probe.usable())
+    if x.device.type != "cuda":
+        return True
+    new_enough = torch.cuda.get_device_properties(x.device).major >= 8
+    return new_enough and probe.usable() and selfcheck.trusted(x, words)
 
 
 def interpreted() -> bool:

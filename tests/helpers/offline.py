@@ -23,7 +23,7 @@ from scbn.ops.triton.launch import FUSED, product_settings, word_blocks
 POINTERS = {"x", "y", "dy", "dx"}
 FLOATS = {"eps", "factor", "scale", "share"}
 NATURALS = {
-    "positions", "channels", "words", "length", "chunks", "samples", "parts",
+    "positions", "channels", "words", "length", "chunks", "parts", "plane",
     "stride_n", "stride_p", "stride_c", "stride_weight",
 }  # fmt: skip
 # What the launcher marks as a multiple of 16 at the shapes of generators; without it loads are scalar.
@@ -38,6 +38,7 @@ def usage(
     contiguous: bool,
     stages: int = 3,
     ones: bool = False,
+    odd: bool = False,
     **constants,
 ) -> dict[str, int]:
     """Registers of a thread, bytes of its stack (what it spills lies there) and shared bytes of a program."""
@@ -49,7 +50,7 @@ def usage(
             signature[name], fixed[(i,)] = "constexpr", 1
         elif name in NATURALS:
             signature[name] = "i32"
-            if name in SIXTEENS:
+            if name in SIXTEENS and not odd:
                 attributes[(i,)] = [["tt.divisibility", 16]]
         elif name in FLOATS:
             signature[name] = "fp32"
@@ -82,14 +83,21 @@ def usage(
 
 
 def word_kernels(
-    channels: int, kind: str, capability: int, words: int = 18, contiguous: bool = True, ones: bool = False
+    channels: int,
+    kind: str,
+    capability: int,
+    words: int = 18,
+    contiguous: bool = True,
+    ones: bool = False,
+    odd: bool = False,
 ):
     """Name and usage of the word cue's kernels as they would be launched.
 
-    ``ones``: with every size 1, which the launcher makes a constant, whose type then is no tensor's.
+    ``ones``: with every size 1, which the launcher makes a constant, whose type then is no tensor's. ``odd``: with sizes
+    that 16 does not divide.
     """
     k, dtype = kernels, "bf16" if kind == "bf16" else "fp32"
-    slots, (apply, reduce, dx) = word_blocks(words, channels, kind, divmod(capability, 10))
+    slots, (apply, reduce, dx) = word_blocks(words, channels, kind, divmod(capability, 10), odd)
     shared = {"WORDS": slots, "HAS_PADDING": True}
     for kernel, block, more in (
         (k.word_apply, apply, {}),
@@ -97,11 +105,11 @@ def word_kernels(
         (k.word_dx, dx, {"OF_BATCH": True}),
     ):
         sizes = {"BLOCK_P": block.positions, "BLOCK_C": block.channels, **shared, **product_settings(kind), **more}
-        yield kernel.__name__, usage(kernel, dtype, capability, block.warps, contiguous, 1, ones, **sizes)
-    yield "word_finish", usage(k.word_finish, dtype, capability, 4, contiguous, 3, ones, BLOCK_C=32, **shared)
+        yield kernel.__name__, usage(kernel, dtype, capability, block.warps, contiguous, 1, ones, odd, **sizes)
+    yield "word_finish", usage(k.word_finish, dtype, capability, 4, contiguous, 3, ones, odd, BLOCK_C=32, **shared)
 
 
-def other_kernels(dtype: str, capability: int, contiguous: bool, ones: bool = False):
+def other_kernels(dtype: str, capability: int, contiguous: bool, ones: bool = False, odd: bool = False):
     """Name and usage of the kernels without words, at their largest tile."""
     s, block = sentence_kernels, {"BLOCK_P": 512 if contiguous else 64, "BLOCK_C": 8 if contiguous else 64}
     stats = {"BLOCK_P": 1024 if contiguous else 64, "BLOCK_C": 4 if contiguous else 64}
@@ -110,24 +118,28 @@ def other_kernels(dtype: str, capability: int, contiguous: bool, ones: bool = Fa
         (common.statistics_merge, {"BLOCK_S": 64, "BLOCK_C": 16}),
         (s.sentence_apply, block),
         (s.sentence_reduce, block),
-        (s.sentence_finish, {"BLOCK_S": 32, "BLOCK_C": 16}),
+        (s.sentence_finish, {"BLOCK_S": 16, "BLOCK_C": 64}),
         (s.sentence_dx, {**block, "OF_BATCH": True}),
     ):
-        yield kernel.__name__, usage(kernel, dtype, capability, 4, contiguous, 3, ones, **more)
+        yield kernel.__name__, usage(kernel, dtype, capability, 4, contiguous, 3, ones, odd, **more)
 
 
 def main() -> None:
-    """A line of JSON for every kernel; arguments ``capability kind layout words C...``."""
+    """A line of JSON for every kernel; arguments ``capability kind layout words C...``; 16 divides C, or no size."""
     capability, kind, layout, words, *channels = sys.argv[1:]
     contiguous = layout == "contiguous"
     for c in map(int, channels):
-        for name, found in word_kernels(c, kind, int(capability), int(words), contiguous):
+        for name, found in word_kernels(c, kind, int(capability), int(words), contiguous, odd=c % 16 != 0):
             print(json.dumps({"kernel": name, "channels": c, **found}), flush=True)
     dtype = "bf16" if kind == "bf16" else "fp32"
-    for ones in (False, True):
+    # Types do not differ between GPUs: sizes of 1 are tried for one of them.
+    for ones in (False, True) if capability == "90" else (False,):
         single = word_kernels(1, kind, int(capability), 1, contiguous, True) if ones else ()
         for name, found in (*other_kernels(dtype, int(capability), contiguous, ones), *single):
             print(json.dumps({"kernel": name, "channels": int(ones), **found}), flush=True)
+    if any(c % 16 for c in map(int, channels)):
+        for name, found in other_kernels(dtype, int(capability), contiguous, odd=True):
+            print(json.dumps({"kernel": name, "channels": 2, **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import types
 
+import numpy as np
 import pytest
 import torch
-from helpers.cases import CASES, CUES, WORD_DIM, Case, check_ops, inputs_of, layer_of, oracle
+from helpers.cases import CASES, CUES, Case, check_ops, inputs_of, layer_of, oracle
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 from torch._subclasses import FakeTensorMode
 
-from scbn import TextFeatures, WordSCBN, ops
-from scbn.ops import eager, probe
+from scbn import TextFeatures, ops
+from scbn.ops import eager, probe, selfcheck
 from scbn.ops import sentence as fused_sentence
 from scbn.ops import word as fused_word
 from scbn.ops.triton import launch as triton_launch
@@ -31,12 +32,15 @@ def _backend():
         yield
 
 
-def close(got, want, dtype) -> None:
+def close(got, want, dtype, usual=None) -> None:
+    """To within rounding; where plain operations round more (``usual`` is what they give), four times that."""
     for i, (a, b) in enumerate(zip(got, want, strict=True)):
         assert (a is None) == (b is None), i
         if b is not None:
-            error = float((a.cpu().double() - b).abs().max() / b.abs().max().clamp(min=1))
-            assert error < RELATIVE[dtype], (i, error)
+            size = b.abs().max().clamp(min=1)
+            error = float((a.cpu().double() - b).abs().max() / size)
+            plain = 0.0 if usual is None else float((usual[i].cpu().double() - b).abs().max() / size)
+            assert error < max(RELATIVE[dtype], 4 * plain), (i, error, plain)
 
 
 def run(function, module, x, text, weight):
@@ -62,16 +66,69 @@ def test_layers_equal_the_formula(cue: str, case: Case, training: bool, dtype: t
     text = TextFeatures(text.sentence.float().to(DEVICE), text.words.float().to(DEVICE), mask)
     x = x.to(DEVICE, dtype)
     assert ops.choose(x, case.words) == "triton"
-    got = run(lambda m, x, t: m(x, t), layer.float().to(DEVICE), x, text, weight.to(DEVICE, dtype))
+    layer = layer.float().to(DEVICE)
+    with ops.use_backend("eager"):
+        usual = run(lambda m, x, t: m(x, t), copy.deepcopy(layer), x, text, weight.to(DEVICE, dtype))
+    got = run(lambda m, x, t: m(x, t), layer, x, text, weight.to(DEVICE, dtype))
     assert got[0].dtype == dtype
     assert got[0].stride() == x.stride()
-    close(got, want, dtype)
+    close(got, want, dtype, usual)
     plain = torch.nn.BatchNorm2d(case.shape[1], dtype=torch.float64).train(training)
     plain.load_state_dict(start.bn.state_dict())
     plain(x.double().cpu().reshape(case.shape[0], case.shape[1], -1, 1))
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         found, expected = getattr(layer.bn, name).cpu().double(), getattr(plain, name).double()
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def _tensor_cores(kind: type):
+    """``create_dot`` of Triton's interpreter, with operands rounded as tensor cores do: tf32 by truncation."""
+    real = kind.create_dot
+
+    def create_dot(self, a, b, d, input_precision, most):
+        def truncated(handle):
+            values = handle.data.astype(np.float32)
+            return type(handle)((values.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32), handle.dtype)
+
+        def times(left, right, start):
+            return real(self, left, right, start, input_precision, most)
+
+        if input_precision.name == "TF32":
+            return times(truncated(a), truncated(b), d)
+        if input_precision.name != "TF32x3":
+            return times(a, b, d)
+        big = truncated(a), truncated(b)
+        small = [truncated(type(t)(t.data - u.data, t.dtype)) for t, u in zip((a, b), big, strict=True)]
+        return times(big[0], big[1], times(small[0], big[1], times(big[0], small[1], d)))
+
+    return create_dot
+
+
+@pytest.fixture
+def rounding_of_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    if DEVICE == "cuda":
+        return
+    builder = pytest.importorskip("triton.runtime.interpreter").InterpreterBuilder
+    monkeypatch.setattr(builder, "create_dot", _tensor_cores(builder))
+
+
+@pytest.mark.usefixtures("rounding_of_hardware")
+@pytest.mark.parametrize("dtype", RELATIVE, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if len(c.shape) > 2][::3], ids=str)
+def test_layers_equal_the_formula_as_tensor_cores_round(case: Case, dtype: torch.dtype) -> None:
+    test_layers_equal_the_formula("both", case, True, dtype)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU rounds by itself")
+def test_the_interpreter_rounds_as_tensor_cores_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, (x, text) = layer_of("word", 16, torch.float32), inputs_of(Case((2, 16, 8, 8), words=5), torch.float32)
+    text = TextFeatures(None, text.words)
+    exact, half = layer(x, text), x.half()
+    plain = layer(half, text)
+    builder = pytest.importorskip("triton.runtime.interpreter").InterpreterBuilder
+    monkeypatch.setattr(builder, "create_dot", _tensor_cores(builder))
+    assert (layer(half, text) - plain).abs().max() > 0  # ten bits of mantissa
+    assert (layer(x, text) - exact).abs().max() < 1e-5 * exact.abs().max()  # in three products nothing is lost
 
 
 SHAPES = [
@@ -234,26 +291,6 @@ def test_autocast() -> None:
         torch.testing.assert_close(y.float(), want, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_keeps_x_and_little_else(compiled: bool) -> None:
-    torch._dynamo.reset()
-    layer = WordSCBN(16, WORD_DIM).to(DEVICE)
-    x = torch.randn(2, 16, 64, 64, device=DEVICE, requires_grad=True)
-    words = torch.randn(2, 18, WORD_DIM, device=DEVICE)
-    call = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
-    seen = {}
-
-    def pack(t):
-        seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        call(x, words)
-    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-    kept = sum(size for pointer, size in seen.items() if pointer not in own)
-    assert x.numel() * 4 <= kept <= 1.05 * x.numel() * 4
-
-
 def test_what_it_does_not_take() -> None:
     x = torch.zeros(2, 3, 4, 4, device=DEVICE)
     assert ops.choose(x, 127) == "triton"
@@ -269,9 +306,15 @@ def test_a_gpu_that_is_new_enough_takes_it_by_itself(
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=major))
     monkeypatch.setattr(probe, "_trouble", "")
+    monkeypatch.setattr(selfcheck, "trusted", lambda x, words: True)
     with FakeTensorMode(), ops.use_backend("auto"):
-        x = torch.empty_strided((2, 3, 4, 4), (48, 16, 4, 1), device="cuda")
+        x = torch.empty_strided((16, 64, 32, 32), (65536, 1024, 32, 1), device="cuda")
         assert ops.choose(x) == backend
         assert ops.choose(x.double()) == "eager"
+        # Smaller maps cost more to launch than they save; where processes share statistics, all take the same path.
+        assert ops.choose(x[:15]) == "eager"
+        assert ops.choose(x[:15], shared=True) == ("triton" if backend == "triton" else "cpu")
+        with ops.use_backend("triton"):
+            assert ops.choose(x[:1]) == backend
     with FakeTensorMode(), ops.use_backend("eager"):
         assert ops.choose(torch.empty_strided((2, 3, 4, 4), (48, 16, 4, 1), device="cuda")) == "eager"

@@ -42,6 +42,23 @@ def statistics(x: Tensor) -> Statistics:
     return Statistics(out_mean, out_var, samples * positions)
 
 
+def with_result(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x, and memory for a result that lies as x does: a kernel has one set of strides for both.
+
+    Where x is not dense no result can lie so, and x is copied.
+    """
+    result = torch.empty_like(x)
+    if result.stride() != x.stride():
+        x = x.contiguous()
+        result = torch.empty_like(x)
+    return x, result
+
+
+def laid_out_as(x: Tensor, other: Tensor) -> Tensor:
+    """The other tensor in x's memory layout."""
+    return other if other.stride() == x.stride() else torch.empty_like(x).copy_(other)
+
+
 def layout(x: Tensor) -> dict[str, int]:
     """The arguments that say where x (N, C, P) lies."""
     return {
@@ -53,13 +70,13 @@ def layout(x: Tensor) -> dict[str, int]:
     }
 
 
-def cut(positions: int, block: int, others: int, device: torch.device) -> tuple[int, int]:
+def cut(positions: int, block: int, others: int, device: torch.device, least: int = 1) -> tuple[int, int]:
     """Length, a multiple of ``block``, and number of the chunks of a sample, so that every multiprocessor has work.
 
-    ``others``: into how many programs the work is cut along the other axes already.
+    ``others``: into how many programs the work is cut along the other axes already. ``least``: of a chunk's positions.
     """
     wanted = max(1, 4 * multiprocessors(device) // others)
-    length = block * triton.cdiv(triton.cdiv(positions, wanted), block)
+    length = block * triton.cdiv(max(least, triton.cdiv(positions, wanted)), block)
     return length, triton.cdiv(positions, length)
 
 
@@ -87,7 +104,7 @@ class Block(NamedTuple):
 
 
 # Of each kind of product and number of word slots: the blocks of word_apply, word_reduce and word_dx. As much in flight
-# as registers allow on sm_80 and sm_90 under every compiler from Triton 3.6 to 3.9, which differ by a few registers
+# as registers allow on sm_80, sm_90 and sm_100 under every compiler from Triton 3.6 to 3.9, which differ by a few registers
 # (tests/ops/test_triton_offline.py says how few). The exception: 128 slots spill up to 64 bytes in tf32x3 and 8 in bf16.
 _BLOCKS = {
     ("bf16", 16): (Block(128, 64, 8), Block(128, 64, 8), Block(128, 64, 8)),
@@ -100,28 +117,45 @@ _BLOCKS = {
     ("tf32x3", 64): (Block(32, 16, 8), Block(32, 16, 8), Block(32, 16, 8)),
     ("tf32x3", 128): (Block(32, 16, 8), Block(32, 16, 8), Block(32, 16, 8)),
 }
-# Where sm_80, which has no products from shared memory, needs smaller ones.
-_BLOCKS_80 = {("tf32", 32): (Block(64, 32, 4), Block(32, 32, 8), Block(64, 32, 4))}
+# Smaller ones, where those spill: of sizes that 16 does not divide, so that loads are narrow and take more registers; and of
+# GPUs whose products take operands from registers, not from shared or tensor memory (sm_8x, and sm_12x more so).
+_SMALL = {
+    ("bf16", 32): (Block(64, 32, 4), Block(64, 32, 8), Block(64, 32, 8)),
+    ("tf32", 32): (Block(64, 32, 4), Block(32, 32, 8), Block(64, 16, 4)),
+    ("tf32x3", 16): (Block(64, 32, 8), Block(32, 16, 8), Block(64, 32, 8)),
+    ("tf32x3", 32): (Block(64, 16, 4), Block(32, 16, 8), Block(64, 16, 8)),
+}
+_FROM_REGISTERS = {("tf32", 8), ("tf32", 12), ("tf32x3", 12)}
 
 
 def word_blocks(
-    words: int, channels: int, kind: str, capability: tuple[int, int]
+    words: int, channels: int, kind: str, capability: tuple[int, int], odd: bool
 ) -> tuple[int, tuple[Block, Block, Block]]:
-    """Word slots, one at least beyond the words, and the blocks of word_apply, word_reduce and word_dx."""
+    """Word slots, one at least beyond the words, and the blocks of word_apply, word_reduce and word_dx.
+
+    ``odd``: 16 does not divide all sizes.
+    """
     slots = max(16, triton.next_power_of_2(words + 1))
-    found = _BLOCKS_80.get((kind, slots)) if capability < (9, 0) else None
-    found = found or _BLOCKS.get((kind, slots)) or _BLOCKS["tf32x3", slots]
+    found = _BLOCKS.get((kind, slots)) or _BLOCKS["tf32x3", slots]
+    if odd or (kind, capability[0]) in _FROM_REGISTERS:
+        halved = tuple(block._replace(channels=max(16, block.channels // 2)) for block in found)
+        found = _SMALL.get((kind, slots)) or halved
     most = max(16, triton.next_power_of_2(channels))
     apply, reduce, dx = (block._replace(channels=min(block.channels, most)) for block in found)
     return slots, (apply, reduce, dx)
 
 
-def product_kind(x: Tensor) -> str:
-    """How products are computed: ``"bf16"``, or for all else as the user's matmul setting allows.
+def is_odd(x: Tensor) -> bool:
+    """Whether 16 does not divide the sizes of x (N, C, P), as it does those of generators."""
+    return x.shape[1] % 16 != 0 or x.shape[2] % 16 != 0
+
+
+def product_kind(x: Tensor, table: Tensor) -> str:
+    """How products are computed: ``"bf16"`` where x and tables are, or for all else as the user's matmul setting allows.
 
     Float16 goes through float32 because a product of a scaled gradient and xhat may exceed its range.
     """
-    if x.dtype == torch.bfloat16 and not ops.interpreted():  # whose bfloat16 arithmetic is wrong
+    if x.dtype == table.dtype == torch.bfloat16 and not ops.interpreted():  # whose bfloat16 arithmetic is wrong
         return "bf16"
     return "tf32" if x.dtype == torch.float16 or (x.is_cuda and _allows_tf32()) else "tf32x3"
 

@@ -56,29 +56,29 @@ def sentence_reduce(
 
 @triton.jit
 def sentence_finish(
-    sums, gamma, dgamma, dbeta, means, samples, chunks, channels, share,
+    sums, gamma, dgamma, dbeta, totals, chunks, channels, plane, share,
     BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """The chunks' sums added up: gradients (N, C), and of a block of channels the means (2, C) of dxhat and dxhat xhat."""
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    """The chunks' sums of a sample added up: gradients (N, C), and its share of the means of dxhat and dxhat xhat.
+
+    ``totals`` is (2, N, C), and ``plane`` N C.
+    """
+    n = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channel < channels
     part = tl.arange(0, BLOCK_S)
-    d = tl.zeros((BLOCK_C,), tl.float32)
-    dx = tl.zeros((BLOCK_C,), tl.float32)
-    for n in range(samples):
-        of_gamma = tl.zeros((BLOCK_C,), tl.float32)
-        of_beta = tl.zeros((BLOCK_C,), tl.float32)
-        for s in range(0, chunks, BLOCK_S):
-            first = sums + (n * chunks).to(tl.int64) * 2 * channels
-            of_gamma += tl.sum(load_tile(first, s + part, channel, chunks, channels, 2 * channels, 1), 0)
-            of_beta += tl.sum(load_tile(first + channels, s + part, channel, chunks, channels, 2 * channels, 1), 0)
-        own = load_channels(gamma + n * channels, channel, channels, 0.0)
-        tl.store(dgamma + n * channels + channel, of_gamma.to(dgamma.dtype.element_ty), mask=inside)
-        tl.store(dbeta + n * channels + channel, of_beta.to(dbeta.dtype.element_ty), mask=inside)
-        d += own * of_beta
-        dx += own * of_gamma
-    tl.store(means + channel, d * share, mask=inside)
-    tl.store(means + channels + channel, dx * share, mask=inside)
+    first = sums + n * chunks * 2 * channels
+    of_gamma = tl.zeros((BLOCK_C,), tl.float32)
+    of_beta = tl.zeros((BLOCK_C,), tl.float32)
+    for s in range(0, chunks, BLOCK_S):
+        of_gamma += tl.sum(load_tile(first, s + part, channel, chunks, channels, 2 * channels, 1), 0)
+        of_beta += tl.sum(load_tile(first + channels, s + part, channel, chunks, channels, 2 * channels, 1), 0)
+    row = n * channels + channel
+    own = load_channels(gamma + n * channels, channel, channels, 0.0)
+    tl.store(dgamma + row, of_gamma.to(dgamma.dtype.element_ty), mask=inside)
+    tl.store(dbeta + row, of_beta.to(dbeta.dtype.element_ty), mask=inside)
+    tl.store(totals + row, own * of_beta * share, mask=inside)
+    tl.store(totals + plane + row, own * of_gamma * share, mask=inside)
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 Forward: statistics (reads x), then y (reads x, writes y). Backward, with the attention recomputed each time: sums over
 positions (reads x and dy), then dx (reads x and dy, writes dx). Eight passes of x's size, as many as plain batch norm, where
 the sums of all channels fit in registers; elsewhere attention and its gradient, two numbers a word slot and position, are
-written and read besides.
+written and read besides, of so many samples at a time that they take half of x's size, or of one.
 
 With L = scale keys . x, a = softmax(L), G = weight + sum_t a_t gamma_t:
 
@@ -28,25 +28,29 @@ from scbn.ops.triton.launch import (
     FUSED,
     capability,
     cut,
+    is_odd,
+    laid_out_as,
     layout,
     on,
     product_kind,
     product_settings,
     statistics,
+    with_result,
     word_blocks,
 )
 from scbn.ops.triton.word_kernels import word_apply, word_dx, word_finish, word_reduce
 from scbn.ops.values import Joint, Statistics, WordTables
 
 __all__ = ["backward", "forward", "statistics"]
+_CHUNKS = 16
 
 
 def forward(x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float) -> Tensor:
     """y of :func:`scbn.ops.word.word_norm`."""
     samples, channels, positions = x.shape
-    kind = product_kind(x)
-    slots, (block, _, _) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device))
-    y = torch.empty_like(x)
+    x, y = with_result(x)
+    kind = product_kind(x, tables.keys)
+    slots, (block, _, _) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device), is_odd(x))
     arguments = {**_tables(tables, x), "mean": stats.mean, "var": stats.var, "eps": eps, **layout(x)}
     with on(x.device):
         word_apply[(triton.cdiv(positions, block.positions), samples)](
@@ -62,8 +66,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients as :func:`scbn.ops.word.word_norm_backward_op`; ``joint`` is None where the statistics are given."""
     samples, channels, positions = x.shape
-    kind = product_kind(x)
-    slots, (_, reduce, last) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device))
+    x, dx = with_result(x)
+    dy = laid_out_as(x, dy)
+    kind = product_kind(x, tables.keys)
+    slots, (_, reduce, last) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device), is_odd(x))
     arguments = _tables(tables, x)
     keys, gamma, beta = (arguments[name] for name in ("keys", "gamma", "beta"))
     own = {name: arguments.pop(name) for name in ("weight", "bias", "stride_weight")}
@@ -71,23 +77,30 @@ def backward(
     shared = {"WORDS": slots, "HAS_PADDING": tables.padding is not None}
     tile = {**shared, "num_stages": 1, **product_settings(kind), **FUSED}
     narrow = channels <= reduce.channels
-    length, chunks = cut(positions, reduce.positions, samples, x.device)
-    sums = x.new_empty((samples * chunks, 3, slots, channels), dtype=torch.float32)
     kept = torch.bfloat16 if kind == "bf16" else torch.float32
-    scratch = sums if narrow else x.new_empty((samples, positions, 2, slots), dtype=kept)
+    group = samples if narrow else _samples_at_once(x, 2 * slots * kept.itemsize)
+    # Of chunks shorter than this the sums would take more memory than x.
+    length, chunks = cut(positions, reduce.positions, group, x.device, least=3 * slots)
+    sums = x.new_empty((samples, chunks, 3, slots, channels), dtype=torch.float32)
+    scratch = sums if narrow else x.new_empty((group, positions, 2, slots), dtype=kept)
     dkeys, dgamma, dbeta = (torch.empty_like(t) for t in (keys, gamma, beta))
     totals = sums.new_empty((4, samples, channels))
-    dx = torch.empty_like(x)
     with on(x.device):
-        word_reduce[(chunks, samples)](
-            x=x, dy=dy, **arguments, **statistics, sums=sums, scratch=scratch, length=length, **layout(x),
-            BLOCK_P=reduce.positions, BLOCK_C=reduce.channels, NARROW=narrow, num_warps=reduce.warps, **tile,
-        )  # fmt: skip
+        for first in range(0, samples, group):
+            some = slice(first, first + group)
+            of_these = {name: arguments[name][some] for name in ("keys", "gamma", "beta", "padding")}
+            word_reduce[(chunks, len(x[some]))](
+                x=x[some], dy=dy[some], words=arguments["words"], **of_these, **statistics, sums=sums[some],
+                scratch=scratch, length=length, **layout(x),
+                BLOCK_P=reduce.positions, BLOCK_C=reduce.channels, NARROW=narrow, num_warps=reduce.warps, **tile,
+            )  # fmt: skip
+        if chunks > _CHUNKS:  # one program would add them up one after the other
+            sums, chunks = sums.sum(1), 1
         word_finish[(samples, triton.cdiv(channels, 32))](
             sums=sums, gamma=gamma, beta=beta, weight=own["weight"], stride_weight=own["stride_weight"],
-            padding=arguments["padding"], words=arguments["words"], channels=channels, chunks=chunks, samples=samples,
-            dgamma=dgamma, dbeta=dbeta, dkeys=dkeys, totals=totals, scale=scale, share=1 / (samples * positions),
-            BLOCK_C=32, num_warps=4, **shared, **FUSED,
+            padding=arguments["padding"], words=arguments["words"], channels=channels, chunks=chunks,
+            plane=samples * channels, dgamma=dgamma, dbeta=dbeta, dkeys=dkeys, totals=totals, scale=scale,
+            share=1 / (samples * positions), BLOCK_C=32, num_warps=4, **shared, **FUSED,
         )  # fmt: skip
         summed = totals.sum(1)
         means = summed[2:] if joint is None else joint(summed[2:])
@@ -97,6 +110,13 @@ def backward(
             BLOCK_P=last.positions, BLOCK_C=last.channels, OF_BATCH=joint is not None, num_warps=last.warps, **tile,
         )  # fmt: skip
     return dx, dkeys, dgamma, dbeta, summed[:2] if tables.weight.dim() == 1 else totals[:2]
+
+
+def _samples_at_once(x: Tensor, size: int) -> int:
+    """Of how many samples the attention, ``size`` bytes a position, waits in memory at a time: in half of x's size."""
+    samples, channels, _ = x.shape
+    most = max(1, min(samples, samples * channels * x.element_size() // (2 * size)))
+    return triton.cdiv(samples, triton.cdiv(samples, most))  # the same number each time
 
 
 def _tables(tables: WordTables, x: Tensor) -> dict[str, Any]:

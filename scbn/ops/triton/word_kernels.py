@@ -201,10 +201,10 @@ def word_reduce(
 @triton.jit
 def word_finish(
     sums, gamma, beta, weight, padding, dgamma, dbeta, dkeys, totals,
-    chunks, samples, channels, words, scale, share, stride_weight,
+    chunks, channels, words, plane, scale, share, stride_weight,
     BLOCK_C: tl.constexpr, WORDS: tl.constexpr, HAS_PADDING: tl.constexpr,
 ):  # fmt: skip
-    """The chunks' sums added up: the tables' gradients, and of each sample what goes into ``totals`` (4, N, C).
+    """The chunks' sums added up: the tables' gradients, and of each sample what goes into ``totals`` (4, N, C); ``plane`` is N C.
 
     These are sum(dy xhat) and sum(dy), and, times ``share``, one over the values per channel, sum(dxhat) and
     sum(dxhat xhat): no pass over positions of their own, because
@@ -234,12 +234,16 @@ def word_finish(
     unmasked = unmasked_words(padding, n, words, WORDS, HAS_PADDING)
     gain = load_table(gamma + table, unmasked, channel, channels, WORDS, tl.float32)
     own = load_channels(weight + n * stride_weight, channel, channels, 0.0)
-    row = totals + n * channels + channel
     here = channel < channels
+    # Plane by plane: three of them together may be beyond 32 bits.
+    row = totals + n * channels + channel
     tl.store(row, dy_xhat, mask=here)
-    tl.store(row + samples * channels, dy, mask=here)
-    tl.store(row + 2 * samples * channels, (own * dy + tl.sum(gain * of_beta, 0)) * share, mask=here)
-    tl.store(row + 3 * samples * channels, (own * dy_xhat + tl.sum(gain * of_gamma, 0)) * share, mask=here)
+    row += plane
+    tl.store(row, dy, mask=here)
+    row += plane
+    tl.store(row, (own * dy + tl.sum(gain * of_beta, 0)) * share, mask=here)
+    row += plane
+    tl.store(row, (own * dy_xhat + tl.sum(gain * of_gamma, 0)) * share, mask=here)
 
 
 @triton.jit
