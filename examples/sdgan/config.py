@@ -132,8 +132,8 @@ class Config:
     """Of --data folder: whose images DAMSM does not take for each other's negatives."""
     captions_per_image: int = 0
     """Captions of each image in AttnGAN's captions.pickle, which does not say it; 0: ten of cub, five of coco."""
-    steps: int = 600_000
-    """Generator steps."""
+    steps: int = 265_000
+    """Generator steps; by default 600 epochs of the birds, as AttnGAN."""
     encoder_steps: int = 100_000
     """Steps of matching text and image encoder (DAMSM), labels included."""
     batch_size: int = 20
@@ -285,6 +285,7 @@ def preset(data: Data, size: int | None = None) -> Config:
         return Config(
             data="coco",
             out=Path("runs/coco"),
+            steps=700_000,
             batch_size=14,
             damsm_weight=50.0,
             encoder=EncoderOptions(words=12),

@@ -10,8 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONTINUED = {"interop.md"}  # where each block goes on from those above it
+ELSEWHERE = {"try.md"}  # on an exported model, by tests/examples/test_export.py
 BLOCKS = []
 for page in PAGES:
+    if page.name in ELSEWHERE:
+        continue
     found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     whole = ["".join(found)] if page.name in CONTINUED else found
     BLOCKS += [pytest.param(block, id=f"{page.name}-{i}") for i, block in enumerate(whole)]

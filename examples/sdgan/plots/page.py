@@ -22,7 +22,7 @@ STYLE = """<style>
 .scbn .cell img{position:absolute;inset:0;width:100%;height:100%;margin:0;image-rendering:auto}
 .scbn .cell img.map{opacity:0;transition:opacity .12s}
 .scbn .words{display:flex;flex-wrap:wrap;gap:.35rem;margin:.2rem 0 .7rem}
-.scbn .words label{padding:.35rem .6rem;border-radius:1rem;border:1px solid #8886;cursor:pointer;user-select:none}
+.scbn .words label{display:inline-block;padding:.35rem .6rem;border-radius:1rem;border:1px solid #8886;cursor:pointer;user-select:none}
 .scbn .words label:hover{border-color:#f60}
 .scbn input{position:absolute;opacity:0;pointer-events:none}
 .scbn input:focus-visible+label{outline:2px solid #f60}
