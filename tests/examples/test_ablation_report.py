@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -248,3 +249,20 @@ def test_the_documented_tables_are_those_of_the_results(name: str) -> None:
         assert report.effects(records, about["effects"], about["measures"]) in page
     if about.get("distances"):
         assert report.distances(records) in page
+
+
+def test_the_comparison_of_text_encoders_is_what_was_measured() -> None:
+    """The table of text-encoders.md against the results beside it."""
+    records = ablate.read_results(DOCS / "results" / "text-encoders.jsonl")
+    page = (DOCS / "text-encoders.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if re.match(r"\| (held-out|the same|other)", line)]
+    measures = ("caption", "novel_caption", "reworded_caption", "synonym_caption")
+    assert len(table) == len(measures)
+    for line, measure in zip(table, measures, strict=True):
+        cells = line.replace("*", "").strip("| ").split(" | ")[-2:]
+        for cell, encoder in zip(cells, ("LSTM", "MiniLM"), strict=True):
+            ends = [r["points"][-1][f"{measure}_fidelity"]["value"] for r in records if r["variant"] == encoder]
+            assert len(ends) == 3
+            centre, half = report.interval(ends)
+            told = [float(number) for number in cell.split(" ± ")]
+            assert told == pytest.approx([centre, half], abs=6e-4), (line, encoder)
