@@ -61,7 +61,7 @@ def compare(run: Workspace, models: dict[str, Sampler], shown: Shown, metrics: d
     for name, sampler in models.items():
         if name != "step 0":
             metrics[name] = _measures(run, sampler, name)
-    metrics |= {"torch": torch.__version__, "config": json.loads(run.config.to_json())}
+    metrics |= {"torch": torch.__version__, "config": json.loads(run.config.to_share())}
     (run.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     measured = [name for name in models if name in metrics]
     told = [

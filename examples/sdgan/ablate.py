@@ -169,7 +169,7 @@ def measure_variant(name: str, variant: Variant, options: Options, trainer: Trai
         "generator_parameters": sum(p.numel() for p in gan.generator.parameters()),
         "last_losses": {k: v[-1] for k, v in curves.items()},
         "distances": {k: curves[k] for k in ("step", "distance_same", "distance_other")},
-        "config": json.loads(config.to_json()),
+        "config": json.loads(config.to_share()),
         "images": options.images,
         "commit": commit(),
         "torch": torch.__version__,

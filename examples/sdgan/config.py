@@ -260,6 +260,18 @@ class Config:
         """The configuration as JSON, for the checkpoint."""
         return json.dumps(dataclasses.asdict(self), default=str, indent=1)
 
+    def to_share(self) -> str:
+        """The same without folders of this machine: of absolute paths the last part stays."""
+        encoder = dataclasses.replace(
+            self.encoder, text=_name(self.encoder.text), inception_weights=_name(self.encoder.inception_weights)
+        )
+        root = None if self.root is None else Path(_name(str(self.root)))
+        return dataclasses.replace(self, root=root, out=Path(_name(str(self.out))), encoder=encoder).to_json()
+
+
+def _name(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
+
 
 SMALL = 128
 """Pixels up to which images of one's own are trained with the recipe of a small machine."""

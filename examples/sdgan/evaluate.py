@@ -192,7 +192,7 @@ def _record(model: _Model, found: dict[str, Any], options: Options) -> dict[str,
         "torch": torch.__version__,
         "device": str(model.device),
         "measures": found,
-        "config": json.loads(model.sampler.config.to_json()),
+        "config": json.loads(model.sampler.config.to_share()),
     }
 
 

@@ -28,8 +28,8 @@ def write_model(folder: Path, sampler: Sampler, image: nn.Module) -> None:
     parts = {"generator": sampler.generator, "text_encoder": sampler.text, "image_encoder": image}
     for name, module in parts.items():
         weights = {key: value.contiguous() for key, value in module.state_dict().items()}
-        save_file(weights, unfinished / f"{name}.safetensors", metadata={"config": sampler.config.to_json()})
-    (unfinished / "config.json").write_text(sampler.config.to_json() + "\n", encoding="utf-8")
+        save_file(weights, unfinished / f"{name}.safetensors", metadata={"config": sampler.config.to_share()})
+    (unfinished / "config.json").write_text(sampler.config.to_share() + "\n", encoding="utf-8")
     words: Any = list(sampler.vocabulary.known)
     if sampler.vocabulary.published:
         words = {"published": True, "words": words}
@@ -117,9 +117,20 @@ def _open(path: Path) -> tuple[Path, Config]:
     if not isinstance(config, dict):
         raise checkpoint.CheckpointError(f"{folder / 'config.json'}: must hold an object with the options")
     try:
-        return folder, from_json(json.dumps(config))
+        return folder, _with_folders(folder, from_json(json.dumps(config)))
     except (ValueError, TypeError) as error:
         raise checkpoint.CheckpointError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _with_folders(folder: Path, config: Config) -> Config:
+    """With the folders of this machine again, which a model does not carry, where its run's checkpoint is beside it."""
+    kept = folder.parent / "checkpoint.pt"
+    named = [str(path) for path in (config.root, config.encoder.text) if path]
+    if not kept.is_file() or all(Path(path).exists() for path in named):
+        return config
+    state = checkpoint.load(kept)
+    known = from_json(state.get("ema_config", state["config"]))
+    return known if known.to_share() == config.to_share() else config
 
 
 def _weights(path: Path) -> dict[str, Any]:

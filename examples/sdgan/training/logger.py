@@ -55,7 +55,7 @@ class TensorBoardLogger:
 
             step = self.steps.get(phase, 0)
             writer = SummaryWriter(str(self.config.out / "tensorboard" / phase), purge_step=step)
-            writer.add_text("config", f"```\n{self.config.to_json()}\n```", step)
+            writer.add_text("config", f"```\n{self.config.to_share()}\n```", step)
             self.writers[phase] = writer
         return self.writers[phase]
 
@@ -86,7 +86,7 @@ class WandbLogger:
         except ImportError as error:
             raise ValueError("--log wandb needs wandb: pip install wandb, or take --log tensorboard") from error
         self.wandb: Any = wandb
-        self.run = wandb.init(project="scbn", dir=str(config.out), config=json.loads(config.to_json()))
+        self.run = wandb.init(project="scbn", dir=str(config.out), config=json.loads(config.to_share()))
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """One curve a loss; the phase's own step is the axis."""

@@ -40,7 +40,7 @@ def write_results(trainer: Trainer, gan: GanTraining) -> None:
         "losses": _last_losses(trainer),
         "seconds": {"trained": round(trained, 1), "total": round(run.seconds, 1)},
         "torch": torch.__version__,
-        "config": json.loads(config.to_json()),
+        "config": json.loads(config.to_share()),
     }
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     (config.out / "metrics.json").write_text(text, encoding="utf-8")
