@@ -13,9 +13,19 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed: nothing to compile")
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+# Channels-last maps take more registers; the other layout is tried where there is most and least to spare.
+@pytest.mark.parametrize(
+    ("capability", "layout"),
+    [
+        (80, "channels_last"),
+        (90, "contiguous"),
+        (90, "channels_last"),
+        (100, "channels_last"),
+        (120, "contiguous"),
+        (120, "channels_last"),
+    ],
+)
 @pytest.mark.parametrize("kind", ["bf16", "tf32", "tf32x3"])
-@pytest.mark.parametrize("capability", [80, 90, 100, 120])
 def test_kernels_fit_into_registers(capability: int, kind: str, layout: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
