@@ -148,7 +148,7 @@ def word_scbn(
             sentence_gamma, sentence_beta = (t.masked_fill(empty, 0) for t in (sentence_gamma, sentence_beta))
         weight, bias = _with_own(norm, x, sentence_gamma, sentence_beta)
         tables = WordTables(keys, gamma, beta, weight, bias, padding_mask)
-        backend = ops.choose(x, keys.shape[1], shared=_shared(norm))
+        backend = ops.choose(x, keys.shape[1], shared=_shared(norm), table=keys.dtype)
         if backend in ("cpu", "triton"):
             dense, settings = _dense(x, backend), _settings(norm, backend)
             y, batch = word_norm(dense, tables, _given(norm, x), scale=scale, **settings)

@@ -58,8 +58,10 @@ def use_backend(backend: Backend) -> Iterator[None]:
         set_backend(before)
 
 
-def choose(x: Tensor, words: int = 1, shared: bool = False) -> Backend:
-    """The backend that ``x`` (N, C, *spatial) with this many words takes: never ``"auto"``.
+def choose(x: Tensor, words: int = 0, shared: bool = False, table: torch.dtype = torch.float32) -> Backend:
+    """The backend that ``x`` (N, C, *spatial) with this many words, of tables of this dtype, takes: never ``"auto"``.
+
+    No words: the sentence cue's.
 
     ``shared``: statistics are those of a group of processes, which all have to make the same collective calls. Then
     nothing that one process alone sees (sizes, layout, the number of words, what its GPU is) may decide between backends
@@ -69,7 +71,7 @@ def choose(x: Tensor, words: int = 1, shared: bool = False) -> Backend:
         return "reference"
     fused = x.dim() >= 3 and (x.numel() > 0 or shared) and not recorded()
     if fused and _backend in ("auto", "triton") and _has_triton(x) and (shared or _gains_triton(x)):
-        if _fits_triton(x, words):
+        if _fits_triton(x, words, table):
             return "triton"
         if shared:
             return "cpu"
@@ -98,7 +100,7 @@ def _has_triton(x: Tensor) -> bool:
     return x.device.type == "cpu" and _backend == "triton" and interpreted()
 
 
-def _fits_triton(x: Tensor, words: int) -> bool:
+def _fits_triton(x: Tensor, words: int, table: torch.dtype) -> bool:
     if x.numel() == 0 or words >= WORD_SLOTS or x.shape[0] > 65_535:  # a grid's limit
         return False
     if max(x[0].numel(), x[0, 0].numel() * 2 * WORD_SLOTS) >= 2**31:  # offsets within a sample are 32-bit
@@ -106,7 +108,7 @@ def _fits_triton(x: Tensor, words: int) -> bool:
     if x.device.type != "cuda":
         return True
     new_enough = torch.cuda.get_device_properties(x.device).major >= 8
-    return new_enough and probe.usable() and selfcheck.trusted(x, words)
+    return new_enough and probe.usable() and selfcheck.trusted(x, words, table)
 
 
 def interpreted() -> bool:

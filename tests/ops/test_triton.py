@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import types
 
-import numpy as np
 import pytest
 import torch
 from helpers.cases import CASES, CUES, Case, check_ops, inputs_of, layer_of, oracle
+from helpers.tensor_cores import tensor_cores
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -81,37 +81,6 @@ def test_layers_equal_the_formula(cue: str, case: Case, training: bool, dtype: t
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def _tensor_cores(kind: type):
-    """``create_dot`` of Triton's interpreter, with operands rounded as tensor cores do: tf32 by truncation."""
-    real = kind.create_dot
-
-    def create_dot(self, a, b, d, input_precision, most):
-        def truncated(handle):
-            values = handle.data.astype(np.float32)
-            return type(handle)((values.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32), handle.dtype)
-
-        def times(left, right, start):
-            return real(self, left, right, start, input_precision, most)
-
-        if input_precision.name == "TF32":
-            return times(truncated(a), truncated(b), d)
-        if input_precision.name != "TF32x3":
-            return times(a, b, d)
-        big = truncated(a), truncated(b)
-        small = [truncated(type(t)(t.data - u.data, t.dtype)) for t, u in zip((a, b), big, strict=True)]
-        return times(big[0], big[1], times(small[0], big[1], times(big[0], small[1], d)))
-
-    return create_dot
-
-
-@pytest.fixture
-def rounding_of_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    if DEVICE == "cuda":
-        return
-    builder = pytest.importorskip("triton.runtime.interpreter").InterpreterBuilder
-    monkeypatch.setattr(builder, "create_dot", _tensor_cores(builder))
-
-
 @pytest.mark.usefixtures("rounding_of_hardware")
 @pytest.mark.parametrize("dtype", RELATIVE, ids=str)
 @pytest.mark.parametrize("case", [c for c in CASES if len(c.shape) > 2][::3], ids=str)
@@ -126,7 +95,7 @@ def test_the_interpreter_rounds_as_tensor_cores_do(monkeypatch: pytest.MonkeyPat
     exact, half = layer(x, text), x.half()
     plain = layer(half, text)
     builder = pytest.importorskip("triton.runtime.interpreter").InterpreterBuilder
-    monkeypatch.setattr(builder, "create_dot", _tensor_cores(builder))
+    monkeypatch.setattr(builder, "create_dot", tensor_cores(builder))
     assert (layer(half, text) - plain).abs().max() > 0  # ten bits of mantissa
     assert (layer(x, text) - exact).abs().max() < 1e-5 * exact.abs().max()  # in three products nothing is lost
 
@@ -306,7 +275,7 @@ def test_a_gpu_that_is_new_enough_takes_it_by_itself(
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=major))
     monkeypatch.setattr(probe, "_trouble", "")
-    monkeypatch.setattr(selfcheck, "trusted", lambda x, words: True)
+    monkeypatch.setattr(selfcheck, "trusted", lambda x, words, table: True)
     with FakeTensorMode(), ops.use_backend("auto"):
         x = torch.empty_strided((16, 64, 32, 32), (65536, 1024, 32, 1), device="cuda")
         assert ops.choose(x) == backend

@@ -49,7 +49,7 @@ def with_result(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     result = torch.empty_like(x)
     if result.stride() != x.stride():
-        x = x.contiguous()
+        x = result.copy_(x)
         result = torch.empty_like(x)
     return x, result
 
@@ -150,12 +150,12 @@ def is_odd(x: Tensor) -> bool:
     return x.shape[1] % 16 != 0 or x.shape[2] % 16 != 0
 
 
-def product_kind(x: Tensor, table: Tensor) -> str:
+def product_kind(x: Tensor, table: torch.dtype) -> str:
     """How products are computed: ``"bf16"`` where x and tables are, or for all else as the user's matmul setting allows.
 
     Float16 goes through float32 because a product of a scaled gradient and xhat may exceed its range.
     """
-    if x.dtype == table.dtype == torch.bfloat16 and not ops.interpreted():  # whose bfloat16 arithmetic is wrong
+    if x.dtype == table == torch.bfloat16 and not ops.interpreted():  # whose bfloat16 arithmetic is wrong
         return "bf16"
     return "tf32" if x.dtype == torch.float16 or (x.is_cuda and _allows_tf32()) else "tf32x3"
 

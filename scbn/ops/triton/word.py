@@ -43,13 +43,14 @@ from scbn.ops.values import Joint, Statistics, WordTables
 
 __all__ = ["backward", "forward", "statistics"]
 _CHUNKS = 16
+_LITTLE = 16 << 20
 
 
 def forward(x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float) -> Tensor:
     """y of :func:`scbn.ops.word.word_norm`."""
     samples, channels, positions = x.shape
     x, y = with_result(x)
-    kind = product_kind(x, tables.keys)
+    kind = product_kind(x, _table_dtype(tables))
     slots, (block, _, _) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device), is_odd(x))
     arguments = {**_tables(tables, x), "mean": stats.mean, "var": stats.var, "eps": eps, **layout(x)}
     with on(x.device):
@@ -68,7 +69,7 @@ def backward(
     samples, channels, positions = x.shape
     x, dx = with_result(x)
     dy = laid_out_as(x, dy)
-    kind = product_kind(x, tables.keys)
+    kind = product_kind(x, _table_dtype(tables))
     slots, (_, reduce, last) = word_blocks(tables.keys.shape[1], channels, kind, capability(x.device), is_odd(x))
     arguments = _tables(tables, x)
     keys, gamma, beta = (arguments[name] for name in ("keys", "gamma", "beta"))
@@ -80,7 +81,7 @@ def backward(
     kept = torch.bfloat16 if kind == "bf16" else torch.float32
     group = samples if narrow else _samples_at_once(x, 2 * slots * kept.itemsize)
     # Of chunks shorter than this the sums would take more memory than x.
-    length, chunks = cut(positions, reduce.positions, group, x.device, least=3 * slots)
+    length, chunks = cut(positions, reduce.positions, group, x.device, least=3 * slots * 4 // x.element_size())
     sums = x.new_empty((samples, chunks, 3, slots, channels), dtype=torch.float32)
     scratch = sums if narrow else x.new_empty((group, positions, 2, slots), dtype=kept)
     dkeys, dgamma, dbeta = (torch.empty_like(t) for t in (keys, gamma, beta))
@@ -112,10 +113,19 @@ def backward(
     return dx, dkeys, dgamma, dbeta, summed[:2] if tables.weight.dim() == 1 else totals[:2]
 
 
+def _table_dtype(tables: WordTables) -> torch.dtype:
+    """The widest of the words' tables."""
+    return torch.promote_types(torch.promote_types(tables.keys.dtype, tables.gamma.dtype), tables.beta.dtype)
+
+
 def _samples_at_once(x: Tensor, size: int) -> int:
-    """Of how many samples the attention, ``size`` bytes a position, waits in memory at a time: in half of x's size."""
-    samples, channels, _ = x.shape
-    most = max(1, min(samples, samples * channels * x.element_size() // (2 * size)))
+    """Of how many samples the attention, ``size`` bytes a position, waits in memory at a time.
+
+    In half of x's size, or in what is little on any GPU: each time costs a launch.
+    """
+    samples, channels, positions = x.shape
+    most = max(samples * channels * x.element_size() // (2 * size), _LITTLE // (size * positions))
+    most = max(1, min(samples, most))
     return triton.cdiv(samples, triton.cdiv(samples, most))  # the same number each time
 
 
