@@ -21,12 +21,18 @@ def load_before(path: Path) -> Sampler | None:
         checkpoint.CheckpointError: the checkpoint is broken.
     """
     folder = path if path.is_dir() else path.parent
-    file = next(
-        (p for p in (path, folder / "checkpoint.pt", folder.parent / "checkpoint.pt") if p.is_file()), None
-    )
+    places = [path, folder / "checkpoint.pt"]
+    if folder.name == "model":
+        places.append(folder.parent / "checkpoint.pt")
+    file = next((place for place in places if place.is_file()), None)
     if file is None:
         return None
-    state = checkpoint.load(file)
+    try:
+        state = checkpoint.load(file)
+    except checkpoint.CheckpointError:
+        if file == path:
+            raise
+        return None  # the model itself is whole
     phases = state["phases"]
     kept = (phases.get(FINE_TUNING) or phases.get(CONTROL) or {}).get("kept", {})
     if "before" not in kept:

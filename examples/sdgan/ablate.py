@@ -282,6 +282,9 @@ def _same_options(records: list[dict[str, Any]], options: Options, path: Path) -
         had = [point["step"] for point in record["points"]]
         data, images = record["config"]["data"], record.get("images", options.images)
         encoder_steps, text = record["config"]["encoder_steps"], record["config"]["encoder"].get("text", "")
+        # A run stores where its folder is.
+        named = str(Path(options.text).resolve()) if options.text and Path(options.text).is_dir() else options.text
+        text = options.text if text == named else text
         asked = (wanted, options.data, options.images, options.encoder_steps, options.text)
         if (had, data, images, encoder_steps, text) != asked:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from examples.attngan.before import load_before
 from examples.sdgan.inference import scenes
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.inference.scenes import known_words
 from examples.sdgan.models.checkpoint import CheckpointError
 from examples.sdgan.plots import page
 
@@ -66,6 +68,14 @@ def build(options: Options) -> Any:
     """
     if not 1 <= options.count <= MOST:
         raise ValueError(f"--count must be from 1 to {MOST}, got {options.count}")
+    if not 1 <= options.port <= 65535 - 9:
+        raise ValueError(f"--port must be from 1 to {65535 - 9}, got {options.port}")
+    if len(options.caption) > 2:
+        raise ValueError(f"--caption takes one or two, got {len(options.caption)}")
+    try:
+        socket.getaddrinfo(options.host, options.port)
+    except OSError as error:
+        raise ValueError(f"--host {options.host}: no address that is known here ({error.strerror})") from error
     gradio = _gradio()
     sampler, before = load_sampler(options.checkpoint), load_before(options.checkpoint)
     first, second = (*options.caption, *suggestions(sampler))[:2]
@@ -128,8 +138,9 @@ def walk(sampler: Sampler, count: int, first: str, second: str, share: float, se
     """The images between two captions."""
 
     def make() -> str:
+        note = scenes.notes(sampler, [first, second])
         name = f"{100 - round(100 * share)} % “{first}”, {round(100 * share)} % “{second}”"
-        return page.rows_page([(name, scenes.between(sampler, first, second, share, count, seed))])
+        return page.rows_page([(name, scenes.between(sampler, first, second, share, count, seed))], note)
 
     return _told(make)
 
@@ -137,7 +148,12 @@ def walk(sampler: Sampler, count: int, first: str, second: str, share: float, se
 def swap(sampler: Sampler, caption: str, word: str, others: str, seed: int) -> str:
     """The images of a caption, and with one word swapped for others."""
     words = [other.strip() for other in others.split(",") if other.strip()][:MOST]
-    return _told(lambda: page.rows_page(scenes.swapped(sampler, caption, word, words, 6, seed)))
+
+    def make() -> str:
+        rows = scenes.swapped(sampler, caption, word, words, 6, seed)
+        return page.rows_page(rows, scenes.notes(sampler, [caption for caption, _ in rows]))
+
+    return _told(make)
 
 
 def launch(blocks: Any, options: Options, console: Console, wait: bool = True) -> str:
@@ -179,7 +195,7 @@ def suggestions(sampler: Sampler) -> tuple[str, str]:
         return "a small red bird with blue wings", "a large bird with a yellow belly and black wings"
     if sampler.config.data == "cub":
         return "this bird has a red crown and a white belly", "a small yellow bird with black wings"
-    words = [word for word in sampler.vocabulary.words[2:] if word.isalpha() and len(word) > 2]
+    words = [word for word in known_words(sampler) if word.isalpha() and len(word) > 2]
     return " ".join(words[:4]) or "a picture", " ".join(words[4:8]) or "another picture"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from examples.sdgan.data.vocabulary import Vocabulary
+from examples.sdgan.data.vocabulary import UNKNOWN, Vocabulary
 from examples.sdgan.inference.export import load_image_encoder, load_sampler, write_model
 from examples.sdgan.inference.programs import INPUTS, NAMES, SUFFIX, Format, arguments, modules, write_programs
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.models.checkpoint import CheckpointError
 
 _TOLERANCE = 1e-5
+_MARK = "export.json"
 _REPEATS = 20
 
 
@@ -62,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red")
         return 2
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was written")
+        return 130
     console.print(f"done: {out.resolve()}")
     return 0
 
@@ -73,23 +78,22 @@ def export(options: Options, console: Console) -> Path:
         ExportError: a package is missing, the folder is another's, or a program computes something else.
         CheckpointError: there is no model.
     """
-    if options.batch < 1:
-        raise ExportError(f"--batch must be at least 1, got {options.batch}")
+    if not 1 <= options.batch <= 4096:
+        raise ExportError(f"--batch must be from 1 to 4096, got {options.batch}")
     runtime = _runtime() if options.format == "onnx" else None
     sampler = load_sampler(options.checkpoint)
-    run = options.checkpoint.resolve()
-    run = run if run.is_dir() and run.name != "model" else run.parent
-    out = options.out or run / options.format
-    _ours(out)
+    out = options.out or _beside(options)
+    source = options.checkpoint.resolve()
+    _ours(out, source)
     if options.format == "safetensors":
         write_model(out, sampler, load_image_encoder(options.checkpoint))
+        _mark(out, source)
         return out
-    unfinished = out.with_name(f"{out.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{out.name}-", dir=out.parent))
     try:
         with console.status("tracing ..."):
-            write_programs(sampler, unfinished, options.format, captions(sampler, 2))
+            _traced(sampler, unfinished, options)
         _describe(sampler, unfinished)
         given = arguments(sampler, captions(sampler, options.batch), seed=1)
         runs = {options.format: _running(unfinished, options.format, given, runtime)}
@@ -97,11 +101,31 @@ def export(options: Options, console: Console) -> Path:
         if options.timed:
             runs["AOTInductor"] = _compiled(unfinished, sampler, given)
             _time(sampler, given, runs, console)
+        _mark(unfinished, source)
+        unfinished.chmod(0o755)  # a temporary folder is for its maker alone
         shutil.rmtree(out, ignore_errors=True)
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return out
+
+
+def _beside(options: Options) -> Path:
+    """In the run's folder; of a checkpoint of another name, in a folder that has that name."""
+    path = options.checkpoint.resolve()
+    if path.is_dir():
+        within = path.name == "model" and not (path / "model").is_dir() and not (path / "checkpoint.pt").is_file()
+        return (path.parent if within else path) / options.format
+    return path.parent / (options.format if path.name == "checkpoint.pt" else f"{path.stem}-{options.format}")
+
+
+def _traced(sampler: Sampler, folder: Path, options: Options) -> None:
+    assert options.format != "safetensors"
+    try:
+        write_programs(sampler, folder, options.format, captions(sampler, 2))
+    except (RuntimeError, AssertionError, TypeError) as error:  # of whatever an exporter finds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"this model cannot be exported as {options.format}: {reason:.300}") from error
 
 
 def captions(sampler: Sampler, count: int) -> list[str]:
@@ -111,10 +135,24 @@ def captions(sampler: Sampler, count: int) -> list[str]:
     return [" ".join(words[(i + j) % len(words)] for j in range(2 + 3 * i % 7)) for i in range(count)]
 
 
-def _ours(out: Path) -> None:
-    known = ("model.json", "config.json")
-    if out.exists() and not (out.is_dir() and any((out / name).is_file() for name in known)):
-        raise ExportError(f"--out {out}: exists and is no earlier export; nothing is overwritten")
+def _ours(out: Path, source: Path) -> None:
+    """Require a folder that is new, or an earlier export of the same model.
+
+    Raises:
+        ExportError: it is another's; nothing has been written.
+    """
+    if not out.exists():
+        return
+    try:
+        mine = out.is_dir() and json.loads((out / _MARK).read_text(encoding="utf-8")).get("of") == source.name
+    except (OSError, ValueError, AttributeError):
+        mine = False
+    if not mine:
+        raise ExportError(f"--out {out}: exists and is no earlier export of {source.name}; nothing is overwritten")
+
+
+def _mark(folder: Path, source: Path) -> None:
+    (folder / _MARK).write_text(json.dumps({"of": source.name}) + "\n", encoding="utf-8")
 
 
 def _runtime() -> Any:
@@ -139,9 +177,8 @@ def _describe(sampler: Sampler, folder: Path) -> None:
     if isinstance(vocabulary, Vocabulary):
         words = {word: i for i, word in enumerate(vocabulary.words)}
         (folder / "words.json").write_text(json.dumps(words, ensure_ascii=False) + "\n", encoding="utf-8")
-        told["captions"] = "lower case, words of letters and digits; " + (
-            "unknown words are left out" if vocabulary.published else "1 is an unknown word"
-        )
+        told["captions"] = "lower case, words of letters and digits"
+        told["unknown"] = None if vocabulary.published else UNKNOWN  # none: left out
     else:
         vocabulary.tokenizer.save_pretrained(folder / "tokenizer")
         told["captions"] = "indices of the tokenizer plus 1"
@@ -188,10 +225,13 @@ def _compare(sampler: Sampler, given: Any, calls: Any, console: Console) -> None
         image = sampler.generator(given[1][0], text).images[-1]
     wants = ((text.sentence, text.words, text.padding_mask), (image,))
     for name, call, want in zip(NAMES, calls, wants, strict=True):
-        worst = max(float((a.double() - b.double()).abs().max()) for a, b in zip(call(), want, strict=True))
-        size = max(1.0, *(float(b.double().abs().max()) for b in want))
+        # Of tensors: Python's max leaves a NaN out unless it comes first.
+        worst = float(
+            torch.stack([(a.double() - b.double()).abs().max() for a, b in zip(call(), want, strict=True)]).max()
+        )
+        size = float(torch.stack([b.double().abs().max() for b in want]).max())
         console.print(f"{name}: largest difference from the model {worst:.1e}, values to {size:.2g}")
-        if not worst <= _TOLERANCE * size:
+        if not worst <= _TOLERANCE * max(size, 1e-3):
             raise ExportError(f"{name} differs from the model by {worst:.1e}: not kept")
 
 

@@ -24,11 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         device = torch.device(options.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        torch.empty(1, device=device).cpu()  # which a meta device has not
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
         parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
-    if options.out is not None and not options.out.parent.is_dir():
-        parser.error(f"--out {options.out}: no such folder {options.out.parent}")
+    if options.out is not None:  # before a minute's work
+        try:
+            options.out.open("x").close()
+        except OSError as error:
+            parser.error(f"--out {options.out}: {error.strerror or error}; name a file that is not there yet")
     machine = selftest.machine(device)
     for name, value in machine.items():
         print(f"{name:12} {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ class Row:
     trouble: str = ""
 
     HEAD: ClassVar[str] = (
-        f"{'backend':9} {'cue':9} {'dtype':9} {'layout':13} {'error':>8} {'allowed':>8} {'x BN':>5}"
+        f"{'backend':8} {'cue':9} {'dtype':9} {'layout':13} {'forward':>8} {'backward':>8} {'allowed':>8} {'x BN':>5}"
     )
 
     @property
@@ -74,8 +75,9 @@ class Row:
         return f"{head}{self.forward:8.1e} {self.backward:8.1e} {self.allowed:8.1e} {took:>5} {'' if self.passed else ' FAILED'}{told}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "passed": self.passed}
+        """For JSON, which has no number that is none."""
+        values = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(self).items()}
+        return {**values, "passed": self.passed}
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -90,6 +90,18 @@ def test_what_cannot_be_drawn_is_told_on_the_page(sampler: Sampler, caption: str
         assert "<script" not in made
 
 
+def test_what_is_not_read_is_told_wherever_it_is_drawn(sampler: Sampler) -> None:
+    long = "a small red bird with blue wings with a large bird"
+    for made in (
+        demo.draw(sampler, None, 1, long, 0),
+        demo.walk(sampler, 1, FIRST, long, 0.5, 0),
+        demo.swap(sampler, long, "small", "large", 0),
+    ):
+        assert "Only the first 7 words are read" in made
+    assert "never saw, read as “unknown”: zebra" in demo.swap(sampler, FIRST, "red", "zebra", 0)
+    assert "never saw" in demo.walk(sampler, 1, "a zebra bird", FIRST, 0.5, 0)
+
+
 def test_the_page_holds_images_words_and_maps(sampler: Sampler) -> None:
     made = demo.draw(sampler, None, 3, FIRST, 0)
     assert len(re.findall('class="drawn"', made)) == 3
@@ -108,13 +120,15 @@ def test_a_retrofit_stands_beside_what_it_was(tmp_path: Path, monkeypatch: pytes
     for path in (tmp_path, tmp_path / "model", tmp_path / "checkpoint.pt"):
         before = load_before(path)
         assert before is not None
-        assert before.config == dataclasses.replace(
-            after.config, generator=dataclasses.replace(after.config.generator, norm="batch")
-        )
+        assert before.config.generator == dataclasses.replace(after.config.generator, norm="batch")
     made = demo.draw(after, before, 2, "a small bird", 0)
     assert made.index(">before<") < made.index(">retrofitted<")
     ids = re.findall(r'id="([^"]+)"', made)
     assert len(ids) == len(set(ids))
+    # A caption of another length beside it changes nothing, though AttnGAN's mask mixes samples.
+    alone = scenes.scene(before, "a small bird", 2, 0).images
+    beside = scenes.swapped(before, "a small bird", "small", ["very very large"], 2, 0)
+    torch.testing.assert_close(beside[0][1], alone, rtol=0, atol=1e-6)
     (tmp_path / "elsewhere").mkdir()
     shutil.move(str(tmp_path / "model"), tmp_path / "elsewhere" / "model")
     assert load_before(tmp_path / "elsewhere" / "model") is None
@@ -124,6 +138,14 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch:
     model = trained.model(tmp_path / "model", trained.small())
     assert demo.main(["--checkpoint", str(model), "--count", "0"]) == 2
     assert "--count must be from 1 to 24, got 0" in capsys.readouterr().out
+    for option, value, message in (
+        ("--port", "70000", "--port must be from 1 to 65526, got 70000"),
+        ("--host", "nonsense.invalid", "--host nonsense.invalid: no address that is known here"),
+    ):
+        assert demo.main(["--checkpoint", str(model), option, value]) == 2
+        assert message in " ".join(capsys.readouterr().out.split())
+    assert demo.main(["--checkpoint", str(model), "--caption", "a", "b", "c"]) == 2
+    assert "--caption takes one or two, got 3" in capsys.readouterr().out
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert demo.main(["--checkpoint", str(model)]) == 2
     assert "pip install '.[demo]'" in capsys.readouterr().out

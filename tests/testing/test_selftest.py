@@ -71,6 +71,14 @@ def test_what_is_raised_stands_in_the_table(
     monkeypatch.setattr(word, "forward", fail)
     assert command.main(["--device", "cpu", "--no-times"]) == 1
     assert "FAILED: RuntimeError: out of resources\n" in capsys.readouterr().out
+    failed = selftest.Row("cpu", "word", "float32", "contiguous", trouble="x")
+    assert "NaN" not in json.dumps(failed.as_dict())
+    titles, values = (
+        selftest.Row.HEAD,
+        selftest.Row("cpu", "word", "float32", "contiguous", "cpu", 1, 2, 3, 4.0).line(),
+    )
+    for title, value in (("forward", "1.0e+00"), ("backward", "2.0e+00"), ("allowed", "3.0e+00"), ("x BN", "4.0")):
+        assert titles.index(title) + len(title) == values.index(value) + len(value)
     nan = [torch.tensor([float("nan")])]
     assert selftest._error(nan, [torch.ones(1)]) == float("inf")
 
@@ -87,7 +95,9 @@ def test_times_are_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--device", "nonsense"], "--device nonsense"),
         (["--device", "cuda:99"], "--device cuda:99"),
-        (["--out", "/no/such/folder/x.json"], "no such folder /no/such/folder"),
+        (["--out", "/no/such/folder/x.json"], "--out /no/such/folder/x.json: No such file or directory"),
+        (["--out", "."], "name a file that is not there yet"),
+        (["--device", "meta"], "--device meta"),
     ],
 )
 def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -123,14 +124,23 @@ def _open(path: Path) -> tuple[Path, Config]:
 
 
 def _with_folders(folder: Path, config: Config) -> Config:
-    """With the folders of this machine again, which a model does not carry, where its run's checkpoint is beside it."""
-    kept = folder.parent / "checkpoint.pt"
-    named = [str(path) for path in (config.root, config.encoder.text) if path]
-    if not kept.is_file() or all(Path(path).exists() for path in named):
+    """With the folders of this machine again, which a model does not carry.
+
+    They are known to its run's checkpoint, if that is beside it; a text model is also looked for in and beside the folder.
+    """
+    kept, text = folder.parent / "checkpoint.pt", config.encoder.text
+    named = [str(path) for path in (config.root, text) if path]
+    if all(Path(path).exists() for path in named):
         return config
-    state = checkpoint.load(kept)
-    known = from_json(state.get("ema_config", state["config"]))
-    return known if known.to_share() == config.to_share() else config
+    if kept.is_file():
+        state = checkpoint.load(kept)
+        known = from_json(state.get("ema_config", state["config"]))
+        if known.to_share() == config.to_share():
+            return known
+    found = next((place / text for place in (folder, folder.parent) if text and (place / text).is_dir()), None)
+    if found is None:
+        return config
+    return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, text=str(found)))
 
 
 def _weights(path: Path) -> dict[str, Any]:

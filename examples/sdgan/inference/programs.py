@@ -5,7 +5,7 @@ Two programs, so that whoever runs them can walk between two captions or draw ma
 ``text_encoder``: tokens (N, T) int64, 0 = padding -> sentence (N, D), words (N, T, D), padding_mask (N, T) bool.
 ``generator``: noise (N, Z), sentence, words, padding_mask -> images (N, 3, S, S) in [-1, 1], of the last stage.
 
-N and T may be of any size, T up to the longest caption that training allowed.
+N may be up to 4,096, T up to the longest caption that training allowed.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ def write_programs(sampler: Sampler, folder: Path, kind: Format, captions: Seque
         captions: two at least, to trace with.
     """
     n = torch.export.Dim("n", min=1, max=4096)
-    t = torch.export.Dim("t", min=1, max=sampler.config.encoder.words)
+    most = sampler.config.encoder.words
+    t = torch.export.Dim("t", min=1, max=most) if most > 1 else None
     shapes = (({0: n, 1: t},), ({0: n}, {0: n}, {0: n, 1: t}, {0: n, 1: t}))
     paths = []
     examples = arguments(sampler, captions)
@@ -152,6 +153,8 @@ def write_programs(sampler: Sampler, folder: Path, kind: Format, captions: Seque
                     verbose=False,
                 )
                 assert made is not None
+                for node in made.model.graph:  # where it was traced: folders of this machine
+                    node.metadata_props.clear()
                 made.save(path)
         paths.append(path)
     return paths

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.data.vocabulary import Vocabulary
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.plots.samples import finest
 from scbn import TextFeatures
@@ -81,28 +82,45 @@ def swapped(
     captions = list(dict.fromkeys([caption, *swaps]))
     for each in captions:
         check(sampler, each)
-    noise = _noise(sampler, count, seed).repeat(len(captions), 1)
-    images = sampler.images([each for each in captions for _ in range(count)], noise)
-    return list(zip(captions, images.split(count), strict=True))
+    noise = _noise(sampler, count, seed)
+    # One caption at a time: AttnGAN's mask mixes captions of different length in a batch.
+    return [(each, sampler.images([each] * count, noise)) for each in captions]
 
 
 def check(sampler: Sampler, caption: str) -> str:
-    """What to tell about the words of a caption; nothing if all are known.
+    """What to tell about a caption: words that are unknown, or beyond the longest that is read; nothing if all is well.
 
     Raises:
-        SceneError: none is.
+        SceneError: no word is known.
     """
     words = sampler.vocabulary.tokenize(caption)
     unknown = sampler.unknown(caption)
-    if not words:
+    if not re.search(r"\w", caption):
         raise SceneError("Type a caption: a sentence that says what to draw.")
     if len(unknown) == len(words):
-        known = ", ".join(sampler.vocabulary.words[2:32])
+        known = ", ".join(known_words(sampler)[:30])
         raise SceneError(f"This model knows no word of “{caption}”. It knows, for example: {known}")
-    if not unknown:
-        return ""
-    how = "left out" if sampler.vocabulary.published else "read as “unknown”"
-    return f"Words that this model never saw, {how}: {', '.join(unknown)}"
+    told = []
+    if unknown:
+        how = "left out" if sampler.vocabulary.published else "read as “unknown”"
+        told.append(f"Words that this model never saw, {how}: {', '.join(dict.fromkeys(unknown))}")
+    read, most = sampler.vocabulary.split(caption), sampler.config.encoder.words
+    cut = len(read) > most or (not isinstance(sampler.vocabulary, Vocabulary) and len(words) > len(read))
+    if cut:
+        told.append(f"Only the first {most} words are read")
+    return ". ".join(told)
+
+
+def notes(sampler: Sampler, captions: list[str]) -> str:
+    """What to tell about several captions, each thing once."""
+    return ". ".join(dict.fromkeys(note for caption in captions if (note := check(sampler, caption))))
+
+
+def known_words(sampler: Sampler) -> list[str]:
+    """Words of a model, for example: the vocabulary's, or whole words of its tokenizer."""
+    if isinstance(sampler.vocabulary, Vocabulary):
+        return sampler.vocabulary.known
+    return [word for word in sampler.vocabulary.words if word.isalpha() and len(word) > 3]
 
 
 def _noise(sampler: Sampler, count: int, seed: int) -> Tensor:

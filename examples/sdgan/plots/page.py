@@ -69,9 +69,9 @@ def scene_page(scene: Scene, name: str = "now", title: str = "") -> str:
     )
 
 
-def rows_page(rows: Sequence[tuple[str, Tensor]]) -> str:
-    """A caption and its images in each row."""
-    parts = []
+def rows_page(rows: Sequence[tuple[str, Tensor]], note: str = "") -> str:
+    """A caption and its images in each row, and a note above."""
+    parts = [f'<p class="note">{_text(note)}</p>'] if note else []
     for caption, images in rows:
         cells = "".join(f'<div class="cell">{_image(image, caption)}</div>' for image in images)
         parts.append(f'<div class="row"><p>{_text(caption)}</p><div class="grid">{cells}</div></div>')
