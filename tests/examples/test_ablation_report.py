@@ -235,7 +235,7 @@ def test_photographs_have_their_own_measures(tmp_path: Path, capsys: pytest.Capt
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["ablation", "study", "siamese-seeds", "long", "cub-ablation"])
+@pytest.mark.parametrize("name", ["ablation", "arms", "study", "siamese-seeds", "long", "cub-ablation"])
 def test_the_documented_tables_are_those_of_the_results(name: str) -> None:
     page = (DOCS / "evidence.md").read_text(encoding="utf-8")
     records = ablate.read_results(DOCS / "results" / f"{name}.jsonl")
