@@ -320,6 +320,7 @@ def test_pictures_are_turned_as_exif_says(orientation: int, tmp_path: Path) -> N
     ],
     ids=["garbage", "beyond the end", "cut short", "text for a number", "a tag of more than there is"],
 )
+@pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")  # Pillow 12 says so
 def test_broken_exif_spoils_no_picture(exif: bytes, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "bird.jpg", exif=exif, quality=95)
     pixels = load(tmp_path / "bird.jpg")

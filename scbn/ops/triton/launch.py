@@ -121,7 +121,7 @@ _BLOCKS = {
 # GPUs whose products take operands from registers, not from shared or tensor memory (sm_8x, and sm_12x more so).
 _SMALL = {
     ("bf16", 32): (Block(64, 32, 4), Block(64, 32, 8), Block(64, 32, 8)),
-    ("tf32", 32): (Block(64, 32, 4), Block(32, 32, 8), Block(64, 16, 4)),
+    ("tf32", 32): (Block(64, 32, 4), Block(64, 16, 8), Block(64, 16, 4)),
     ("tf32x3", 16): (Block(64, 32, 8), Block(32, 16, 8), Block(64, 32, 8)),
     ("tf32x3", 32): (Block(64, 16, 4), Block(32, 16, 8), Block(64, 16, 8)),
 }
