@@ -277,15 +277,14 @@ def go(options: Options, console: Console) -> None:
 
 def _same_options(records: list[dict[str, Any]], options: Options, path: Path) -> None:
     """A table is of one recipe: rows of other steps or data are refused, not mixed in or taken for done."""
+    # A record has no folder of this machine: of a text model's the name.
+    named = Path(options.text).name if options.text and Path(options.text).is_dir() else options.text
     wanted = list(range(options.measure_every, options.steps + 1, options.measure_every))
     for number, record in enumerate(records, 1):
         had = [point["step"] for point in record["points"]]
         data, images = record["config"]["data"], record.get("images", options.images)
         encoder_steps, text = record["config"]["encoder_steps"], record["config"]["encoder"].get("text", "")
-        # A run stores where its folder is.
-        named = str(Path(options.text).resolve()) if options.text and Path(options.text).is_dir() else options.text
-        text = options.text if text == named else text
-        asked = (wanted, options.data, options.images, options.encoder_steps, options.text)
+        asked = (wanted, options.data, options.images, options.encoder_steps, named)
         if (had, data, images, encoder_steps, text) != asked:
             raise ValueError(
                 f"{path}, line {number}: measured at steps {had} of {data}, {images} images, {encoder_steps} encoder "

@@ -165,8 +165,7 @@ def launch(blocks: Any, options: Options, console: Console, wait: bool = True) -
     gradio = _gradio()
     # Named fonts that are here already: Gradio's own themes fetch theirs.
     theme = gradio.themes.Default(font=list(_LOCAL), font_mono=["monospace"])
-    ports = (port for port in range(options.port, options.port + 10))
-    for port in ports:
+    for port in range(options.port, options.port + 10):
         try:
             _, address, _ = blocks.launch(
                 server_name=options.host,

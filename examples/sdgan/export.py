@@ -24,6 +24,7 @@ from examples.sdgan.data.vocabulary import UNKNOWN, Vocabulary
 from examples.sdgan.inference.export import load_image_encoder, load_sampler, write_model
 from examples.sdgan.inference.programs import INPUTS, NAMES, SUFFIX, Format, arguments, modules, write_programs
 from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.inference.scenes import known_words
 from examples.sdgan.models.checkpoint import CheckpointError
 
 _TOLERANCE = 1e-5
@@ -85,29 +86,31 @@ def export(options: Options, console: Console) -> Path:
     out = options.out or _beside(options)
     source = options.checkpoint.resolve()
     _ours(out, source)
-    if options.format == "safetensors":
-        write_model(out, sampler, load_image_encoder(options.checkpoint))
-        _mark(out, source)
-        return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{out.name}-", dir=out.parent))
-    try:
-        with console.status("tracing ..."):
-            _traced(sampler, unfinished, options)
-        _describe(sampler, unfinished)
-        given = arguments(sampler, captions(sampler, options.batch), seed=1)
-        runs = {options.format: _running(unfinished, options.format, given, runtime)}
-        _compare(sampler, given, runs[options.format], console)
-        if options.timed:
-            runs["AOTInductor"] = _compiled(unfinished, sampler, given)
-            _time(sampler, given, runs, console)
-        _mark(unfinished, source)
-        unfinished.chmod(0o755)  # a temporary folder is for its maker alone
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}-", dir=out.parent) as unfinished:
+        folder = Path(unfinished) / out.name
+        if options.format == "safetensors":
+            write_model(folder, sampler, load_image_encoder(options.checkpoint))
+        else:
+            folder.mkdir()
+            _write_compared(sampler, folder, options, runtime, console)
+        (folder / _MARK).write_text(json.dumps({"of": source.name}) + "\n", encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        folder.rename(out)
     return out
+
+
+def _write_compared(sampler: Sampler, folder: Path, options: Options, runtime: Any, console: Console) -> None:
+    with console.status("tracing ..."):
+        _traced(sampler, folder, options)
+    _describe(sampler, folder)
+    given = arguments(sampler, captions(sampler, options.batch), seed=1)
+    assert options.format != "safetensors"
+    runs = {options.format: _running(folder, options.format, given, runtime)}
+    _compare(sampler, given, runs[options.format], console)
+    if options.timed:
+        runs["AOTInductor"] = _compiled(folder, sampler, given)
+        _time(sampler, given, runs, console)
 
 
 def _beside(options: Options) -> Path:
@@ -130,8 +133,10 @@ def _traced(sampler: Sampler, folder: Path, options: Options) -> None:
 
 def captions(sampler: Sampler, count: int) -> list[str]:
     """Captions of the model's own words, of different lengths."""
-    vocabulary = sampler.vocabulary
-    words = [word for word in vocabulary.words[2:400] if vocabulary.tokenize(word) == [word]] or ["a", "bird"]
+    words = [word for word in known_words(sampler)[:400] if sampler.vocabulary.tokenize(word) == [word]] or [
+        "a",
+        "bird",
+    ]
     return [" ".join(words[(i + j) % len(words)] for j in range(2 + 3 * i % 7)) for i in range(count)]
 
 
@@ -149,10 +154,6 @@ def _ours(out: Path, source: Path) -> None:
         mine = False
     if not mine:
         raise ExportError(f"--out {out}: exists and is no earlier export of {source.name}; nothing is overwritten")
-
-
-def _mark(folder: Path, source: Path) -> None:
-    (folder / _MARK).write_text(json.dumps({"of": source.name}) + "\n", encoding="utf-8")
 
 
 def _runtime() -> Any:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.inference.scenes import notes
 from examples.sdgan.models.checkpoint import CheckpointError
 from examples.sdgan.plots import samples
 
@@ -53,16 +54,8 @@ def make(options: Options, console: Console) -> Path:
     if options.count < 1 or not options.caption:
         raise ValueError(f"needs at least one caption and --count of at least 1, got count={options.count}")
     sampler = load_sampler(options.checkpoint)
-    for caption in options.caption:
-        unknown = sampler.unknown(caption)
-        if len(unknown) == len(sampler.vocabulary.tokenize(caption)):
-            known = ", ".join(sampler.vocabulary.words[2:42])
-            raise ValueError(f"no word of {caption!r} is known to this model; it knows, for example: {known}")
-        if unknown:
-            how = "left out" if sampler.vocabulary.published else "read as 'unknown'"
-            console.print(f"words this model never saw, {how}: {', '.join(unknown)}")
-        if len(sampler.vocabulary.split(caption)) > sampler.config.encoder.words:
-            console.print(f"only the first {sampler.config.encoder.words} words are used")
+    if note := notes(sampler, list(options.caption)):
+        console.print(note)
     captions = [caption for caption in options.caption for _ in range(options.count)]
     noise = fixed_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
     run = options.checkpoint.resolve()

@@ -57,11 +57,13 @@ def trusted(x: Tensor, words: int, table: torch.dtype) -> bool:
         return _usually_trusted(x.device, x.dtype, words if isinstance(words, int) and words == 0 else 18, table)
     if isinstance(x, FakeTensor):
         return x.device not in _distrusted
-    key = (x.device, x.dtype, x.shape[1:], x.stride(1), words, table, torch.backends.cuda.matmul.allow_tf32)
+    products = _products(x, words, table)
+    key = (x.device, x.dtype, x.shape[1:], x.stride(1), words, table, products)
     found = _known.get(key)
     if found is None:
         channels, positions = x.shape[1], math.prod(x.shape[2:])
-        kind = kind_of(x, channels, positions, words, table, x.stride(1) == 1 and channels > 1 and positions > 1)
+        last = x.stride(1) == 1 and channels > 1 and positions > 1
+        kind = kind_of(products, x.dtype, channels, positions, words, table, last)
         found = _trusted(x.device, kind)
         if (x.device, kind) in _answers:
             _known[key] = found
@@ -70,14 +72,30 @@ def trusted(x: Tensor, words: int, table: torch.dtype) -> bool:
 
 def _usually_trusted(device: torch.device, dtype: torch.dtype, words: int, table: torch.dtype) -> bool:
     like = torch.empty(0, dtype=dtype, device=device)
-    return _trusted(device, kind_of(like, 64, _MOST, words, table, False))
+    return _trusted(device, kind_of(_products(like, words, table), dtype, 64, _MOST, words, table, False))
 
 
 # For torch.compile: asked while it compiles, so before a graph is recorded.
 _usually_trusted._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def kind_of(x: Tensor, channels: int, positions: int, words: int, table: torch.dtype, channels_last: bool) -> Kind:
+def _products(x: Tensor, words: int, table: torch.dtype) -> str:
+    if words == 0:
+        return "none"
+    from scbn.ops.triton.launch import product_kind
+
+    return product_kind(x, table)
+
+
+def kind_of(
+    products: str,
+    dtype: torch.dtype,
+    channels: int,
+    positions: int,
+    words: int,
+    table: torch.dtype,
+    channels_last: bool,
+) -> Kind:
     """The smallest sizes whose kernels are those of the given ones: the same blocks, and 16 divides what it did."""
     even = positions % 16 == 0
     if positions > _MOST:
@@ -85,13 +103,10 @@ def kind_of(x: Tensor, channels: int, positions: int, words: int, table: torch.d
     elif positions > 16:
         block = 1 << (positions - 1).bit_length()
         positions = block if even else block - 7
-    if words == 0:
-        return Kind("none", x.dtype, torch.float32, channels, positions, 0, channels_last)
-    from scbn.ops.triton.launch import product_kind
-
-    table = table if x.dtype == torch.bfloat16 else torch.float32
-    slots = max(16, 1 << words.bit_length())
-    return Kind(product_kind(x, table), x.dtype, table, channels, positions, slots - 2, channels_last)
+    # Products depend on the table's dtype in bfloat16 alone; the sentence cue has none.
+    table = table if words and dtype == torch.bfloat16 else torch.float32
+    slots = max(16, 1 << words.bit_length()) - 2 if words else 0
+    return Kind(products, dtype, table, channels, positions, slots, channels_last)
 
 
 def _trusted(device: torch.device, kind: Kind) -> bool:
@@ -141,20 +156,23 @@ def _find_fault(device: torch.device, kind: Kind) -> str:
     return ""
 
 
-def _draw(kind: Kind, device: torch.device) -> tuple[torch.Generator, Tensor, Tensor]:
+def _draw(generator: torch.Generator, *shape: int) -> Tensor:
+    # Whatever the caller's default device and dtype are.
+    return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)
+
+
+def _maps(kind: Kind, device: torch.device) -> tuple[torch.Generator, Tensor, Tensor]:
     """x and dy, whose means matter; both of the layout."""
     generator = torch.Generator().manual_seed(0)
     shape = (_SAMPLES, kind.positions, kind.channels)
     offset = torch.linspace(-2, 2, kind.channels, device="cpu", dtype=torch.float32)
-    x, dy = (torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32) for _ in range(2))
-    x, dy = (t.to(kind.dtype).to(device) for t in (2 * x + 1 + offset, dy + 1))
-    if kind.channels_last:
-        return generator, x.mT, dy.mT
-    return generator, x.mT.contiguous(), dy.mT.contiguous()
+    x, dy = 2 * _draw(generator, *shape) + 1 + offset, _draw(generator, *shape) + 1
+    x, dy = (t.to(kind.dtype).to(device).mT for t in (x, dy))
+    return (generator, x, dy) if kind.channels_last else (generator, x.contiguous(), dy.contiguous())
 
 
-def _results(names: tuple[str, ...], values: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    return dict(zip(names, values, strict=True))
+def _results(names: tuple[str, ...], values: tuple[Tensor, ...], stats: Statistics) -> dict[str, Tensor]:
+    return dict(zip(names, values, strict=True)) | {"mean": stats.mean, "variance": stats.var}
 
 
 def _joint(means: Tensor) -> Tensor:
@@ -164,11 +182,8 @@ def _joint(means: Tensor) -> Tensor:
 def _sentence(device: torch.device, kind: Kind) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     from scbn.ops.triton import sentence
 
-    generator, x, dy = _draw(kind, device)
-    shape = (_SAMPLES, kind.channels)
-    gamma, beta = (
-        torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32) + 1 for _ in range(2)
-    )
+    generator, x, dy = _maps(kind, device)
+    gamma, beta = (_draw(generator, _SAMPLES, kind.channels) + 1 for _ in range(2))
     names = ("output", "dx", "dgamma", "dbeta")
     stats = sentence.statistics(x)
     one = sentence.forward(x, gamma.to(device), beta.to(device), stats, 1e-5)
@@ -179,19 +194,15 @@ def _sentence(device: torch.device, kind: Kind) -> tuple[dict[str, Tensor], dict
         exact_sentence.forward(x, gamma, beta, exact, 1e-5),
         *exact_sentence.backward(dy, x, gamma, exact, 1e-5, _joint),
     )
-    return _results(names, found) | _moments(stats), _results(names, want) | _moments(exact)
+    return _results(names, found, stats), _results(names, want, exact)
 
 
 def _word(device: torch.device, kind: Kind) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     from scbn.ops.triton import word
 
-    generator, x, dy = _draw(kind, device)
-
-    def draw(*shape: int, factor: float = 1.0) -> Tensor:
-        return (torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32) * factor).to(kind.table)
-
-    tables = [draw(_SAMPLES, kind.words, kind.channels, factor=kind.channels**-0.5) for _ in range(3)]
-    tables += [draw(_SAMPLES, kind.channels) for _ in range(2)]
+    generator, x, dy = _maps(kind, device)
+    tables = [_draw(generator, _SAMPLES, kind.words, kind.channels) * kind.channels**-0.5 for _ in range(3)]
+    tables = [t.to(kind.table) for t in (*tables, *(_draw(generator, _SAMPLES, kind.channels) for _ in range(2)))]
     padding = torch.zeros(_SAMPLES, kind.words, dtype=torch.bool, device="cpu")
     padding[1, (kind.words + 1) // 2 :] = True
     names = ("output", "dx", "dkeys", "dgamma", "dbeta", "dweight and dbias")
@@ -205,8 +216,4 @@ def _word(device: torch.device, kind: Kind) -> tuple[dict[str, Tensor], dict[str
         exact_word.forward(x, given, exact, 1e-5, 0.5),
         *exact_word.backward(dy, x, given, exact, 1e-5, 0.5, _joint),
     )
-    return _results(names, found) | _moments(stats), _results(names, want) | _moments(exact)
-
-
-def _moments(stats: Statistics) -> dict[str, Tensor]:
-    return {"mean": stats.mean, "variance": stats.var}
+    return _results(names, found, stats), _results(names, want, exact)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.miniature import shrink
+from helpers.text_models import text_model
 from PIL import Image
 
 from examples.sdgan import ablate, report
@@ -143,6 +144,24 @@ def test_ablation_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) > 300
     capsys.readouterr()
+
+
+@pytest.mark.usefixtures("_few")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_text_model_by_a_relative_folder_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    text_model(tmp_path / "texts" / "bert")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--which", "arms", "--out", "out", "--steps", "1", "--measure-every", "1", "--images", "30"]
+    arguments += ["--encoder-steps", "2", "--seeds", "0", "--variants", "BN"]
+    assert ablate.main([*arguments, "--text", "texts/bert"]) == 0
+    assert str(tmp_path) not in Path("out/results.jsonl").read_text()
+    for again in ("texts/bert", str(tmp_path / "texts" / "bert")):
+        assert ablate.main([*arguments, "--text", again]) == 0
+    assert ablate.main(arguments) == 2
+    assert "--text 'bert', but asked are" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.usefixtures("_few")

@@ -123,10 +123,30 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads(Path("runs/toy/torch/words.json").read_text())["<padding>"] == 0
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "folder"),
+    [
+        ("run", "run/torch"),
+        ("run/model", "run/torch"),
+        ("run/checkpoint.pt", "run/torch"),
+        ("run/BN.pt", "run/BN-torch"),
+        ("model", "model/torch"),  # a run that is called so
+    ],
+)
+def test_where_an_export_goes(checkpoint: str, folder: str, tmp_path: Path) -> None:
+    for run in ("run", "model"):
+        (tmp_path / run / "model").mkdir(parents=True)
+    options = export.Options(tmp_path / checkpoint, format="torch")
+    assert export._beside(options) == tmp_path / folder
+
+
 def test_safetensors_are_a_model_again(tmp_path: Path) -> None:
     model = trained.model(tmp_path / "run" / "model", trained.small())
+    (tmp_path / "run" / "safetensors.part").mkdir()
+    (tmp_path / "run" / "safetensors.part" / "thesis.tex").write_text("years")
     assert export.main(["--checkpoint", str(tmp_path / "run"), "--format", "safetensors"]) == 0
     ours, again = load_sampler(model), load_sampler(tmp_path / "run" / "safetensors")
+    assert (tmp_path / "run" / "safetensors.part" / "thesis.tex").read_text() == "years"
     noise = torch.randn(1, 6)
     assert torch.equal(ours.images(["a bird"], noise), again.images(["a bird"], noise))
 

@@ -62,6 +62,18 @@ def test_rounding_of_tensor_cores_is_no_fault(
             assert selfcheck.trusted(torch.zeros(2, channels, positions, dtype=dtype, device=DEVICE), 20, F32)
 
 
+def test_the_newer_switch_of_tf32_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside it torch refuses to read the older one."""
+
+    class Refusing(types.SimpleNamespace):
+        @property
+        def allow_tf32(self) -> bool:
+            raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch.backends.cuda, "matmul", Refusing(fp32_precision="tf32"))
+    assert selfcheck.trusted(MAP, 3, F32)
+
+
 def test_a_kind_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[selfcheck.Kind] = []
     monkeypatch.setattr(selfcheck, "_find_fault", lambda device, kind: asked.append(kind) or "")
