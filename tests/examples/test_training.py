@@ -285,7 +285,7 @@ def test_sampling(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert out.read_bytes() != first
     capsys.readouterr()
     assert sample.main(["--checkpoint", source, "--caption", "a zebra bird", "--out", str(out)]) == 0
-    assert "never saw, read as 'unknown': zebra" in capsys.readouterr().out
+    assert "never saw, read as “unknown”: zebra" in capsys.readouterr().out
     assert sample.main(["--checkpoint", source, "--caption", "zwei Zebras", "--out", str(out)]) == 2
     assert "no word of 'zwei Zebras' is known" in capsys.readouterr().out
 
