@@ -287,7 +287,7 @@ def test_sampling(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert sample.main(["--checkpoint", source, "--caption", "a zebra bird", "--out", str(out)]) == 0
     assert "never saw, read as “unknown”: zebra" in capsys.readouterr().out
     assert sample.main(["--checkpoint", source, "--caption", "zwei Zebras", "--out", str(out)]) == 2
-    assert "no word of 'zwei Zebras' is known" in capsys.readouterr().out
+    assert "knows no word of “zwei Zebras”" in capsys.readouterr().out
 
 
 def test_sampling_before_the_generator_is_trained(finished: Path, tmp_path: Path) -> None:
