@@ -80,7 +80,16 @@ def test_captions_are_numbered_and_read_back(run: Path, tmp_path: Path) -> None:
         assert isinstance(files, list) and files[0].startswith("001.") and len(files) == len(split)
     # What retrofit makes of the folder is what was written.
     assert config.root is not None
-    arguments = ["--data", "cub", "--attngan", str(out), "--root", str(config.root), "--train.encoder.image", "small"]
+    arguments = [
+        "--data",
+        "cub",
+        "--attngan",
+        str(out),
+        "--root",
+        str(config.root),
+        "--train.encoder.image",
+        "small",
+    ]
     options, found = retrofit.parse([*arguments, "--out", str(tmp_path / "out")])
     assert (found.size, found.generator.channels, found.encoder.dim) == (128, (2, 2), 8)
     assert (options.image_encoder, len(options.discriminators)) == (None, 2)
@@ -124,7 +133,11 @@ def test_what_their_classes_cannot_hold_is_refused(
         *["--generator.norm", "both", "--discriminator.head-channels", "8", "--discriminator.norm", "spectral"],
     )
     message = told("--checkpoint", str(tmp_path / "ours"), "--out", str(tmp_path / "out"))
-    for reason in ("its norms are both: netG_scbn.pth", "--discriminator.norm spectral", "head-channels 8 is not 8"):
+    for reason in (
+        "its norms are both: netG_scbn.pth",
+        "--discriminator.norm spectral",
+        "head-channels 8 is not 8",
+    ):
         assert reason in message
     assert not (tmp_path / "out").exists()
     assert "no such checkpoint" in told("--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path / "out"))

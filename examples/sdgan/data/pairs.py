@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -27,6 +28,7 @@ class PairBatch(NamedTuple):
         same: (B,) bool, ``True`` = both captions of a pair describe one image.
         classes: (2B,) int64, the class, or the image's own index where there are no classes.
         indices: (2B,) int64, which images.
+        on_host: ``tokens`` as an array, which stays where it is: what depends on them there asks no GPU.
     """
 
     images: Tensor
@@ -34,6 +36,7 @@ class PairBatch(NamedTuple):
     same: Tensor
     classes: Tensor
     indices: Tensor
+    on_host: np.ndarray | None = None
 
 
 class SiamesePairs(Dataset[PairBatch]):
@@ -104,9 +107,8 @@ class SiamesePairs(Dataset[PairBatch]):
         ]
         which = torch.tensor(indices)[self.mine]
         classes = which if self.data.classes is None else self.data.classes[which]
-        return PairBatch(
-            torch.cat(images), tokens[self.mine], same[self.mine[: len(self.mine) // 2]], classes, which
-        )
+        tokens, same = tokens[self.mine], same[self.mine[: len(self.mine) // 2]]
+        return PairBatch(torch.cat(images), tokens, same, classes, which, tokens.numpy())
 
 
 def step_rng(seed: int, step: int) -> torch.Generator:

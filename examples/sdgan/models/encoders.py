@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from examples.sdgan.config import Config, EncoderOptions
 from examples.sdgan.data.vocabulary import PADDING
 from examples.sdgan.models.checkpoint import reason_of
 from examples.sdgan.models.pretrained_text import PretrainedTextEncoder
+from examples.sdgan.models.transfer import sent
 from examples.sdgan.models.weights import WeightsError, read_weights, state_dict_for
 from scbn import TextFeatures
 
@@ -21,7 +23,8 @@ from scbn import TextFeatures
 class TextEncoder(nn.Module):
     """Bidirectional LSTM or GRU over word embeddings; sizes and initialisation as AttnGAN's.
 
-    ``forward(tokens)``: (N, T) int64, 0 = padding, at least one word a caption -> :class:`scbn.TextFeatures`.
+    ``forward(tokens, on_host)``: (N, T) int64, 0 = padding -> :class:`scbn.TextFeatures`. ``on_host`` are the same tokens
+    as an array, where they are at hand: without it, the lengths of captions are fetched, and a GPU has to finish first.
     """
 
     def __init__(self, vocabulary_size: int, options: EncoderOptions) -> None:
@@ -37,17 +40,20 @@ class TextEncoder(nn.Module):
         self.add_module(options.rnn, rnn)
         self.kind = options.rnn
 
-    def forward(self, tokens: Tensor) -> TextFeatures:
+    def forward(self, tokens: Tensor, on_host: np.ndarray | None = None) -> TextFeatures:
         mask = tokens == PADDING
+        host = tokens.cpu().numpy() if on_host is None else on_host
         # An empty caption still needs one step for the packing; the mask says that it is nothing.
-        lengths = (~mask).sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(
-            self.dropout(self.embedding(tokens)), lengths, batch_first=True, enforce_sorted=False
-        )
+        lengths = torch.from_numpy((host != PADDING).sum(1).clip(min=1))
+        # Sorted here: the packing's own sorting fetches the order from the device.
+        lengths, order = lengths.sort(descending=True, stable=True)
+        there, back = sent(torch.stack((order, order.argsort())), tokens.device)
+        embedded = self.dropout(self.embedding(tokens))
+        packed = pack_padded_sequence(embedded[there], lengths, batch_first=True)
         output, state = self.get_submodule(self.kind)(packed)
-        hidden = state[0] if self.kind == "lstm" else state
+        hidden = (state[0] if self.kind == "lstm" else state)[:, back]
         words, _ = pad_packed_sequence(output, batch_first=True, total_length=tokens.shape[1])
-        return TextFeatures(sentence=torch.cat((hidden[0], hidden[1]), 1), words=words, padding_mask=mask)
+        return TextFeatures(sentence=torch.cat((hidden[0], hidden[1]), 1), words=words[back], padding_mask=mask)
 
 
 AnyTextEncoder = TextEncoder | PretrainedTextEncoder

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from examples.sdgan.config import EncoderOptions
 from examples.sdgan.data.vocabulary import PADDING
+from examples.sdgan.models.transfer import sent
 from scbn import TextFeatures
 
 _BATCH = 64
@@ -90,16 +92,17 @@ class PretrainedTextEncoder(nn.Module):
         """The vocabulary that goes with it."""
         return PretrainedWords(self._beside["tokenizer"], self.options.words)
 
-    def forward(self, tokens: Tensor) -> TextFeatures:
-        keys = [tuple(index for index in row if index != PADDING) for row in tokens.tolist()]
-        states = tokens.new_zeros((*tokens.shape, self.states_dim), dtype=self.word.weight.dtype)
+    def forward(self, tokens: Tensor, on_host: np.ndarray | None = None) -> TextFeatures:
+        host = tokens.cpu().numpy() if on_host is None else on_host
+        keys = [tuple(index for index in row if index != PADDING) for row in host.tolist()]
+        states = torch.zeros(*tokens.shape, self.states_dim, dtype=self.word.weight.dtype)
         new = [key for key in dict.fromkeys(keys) if key not in self._known and key]
         computed = dict(zip(new, self._compute(new), strict=True))
         for row, key in enumerate(keys):
             if key:
                 found = computed.get(key)
-                states[row, : len(key)] = (self._known[key] if found is None else found).to(states)
-        return self.project(states, tokens, self._special().to(tokens.device))
+                states[row, : len(key)] = self._known[key] if found is None else found
+        return self.project(sent(states, tokens.device), tokens, sent(self._special(), tokens.device))
 
     def project(self, states: Tensor, tokens: Tensor, special: Tensor) -> TextFeatures:
         """Text of the common space, from token states (N, T, H), tokens (N, T) and the indices of special tokens."""

@@ -45,7 +45,7 @@ class EncoderTraining(Phase):
             targets = data.classes[:, None]
         can_learn = targets is not None and isinstance(image, SmallImageEncoder)
         self.label_steps = int(self.steps * self.options.label_share) if can_learn else 0
-        self.targets = targets
+        self.targets = None if targets is None else targets.to(fabric.device)
         self.sizes = [] if targets is None else [int(n) + 1 for n in targets.max(0).values]
         self.labels = nn.Linear(image.features, max(sum(self.sizes), 1)).to(fabric.device)
         self.text, self.image = text, image
@@ -74,7 +74,7 @@ class EncoderTraining(Phase):
 
     def _labels(self, images: Tensor, batch: PairBatch) -> dict[str, Tensor]:
         assert self.targets is not None
-        target = self.targets[batch.indices.cpu()].to(images.device)
+        target = self.targets[batch.indices]
         with self.fabric.autocast():
             logits = self.labels(self.image.trunk(images)[1]).float().split(self.sizes, 1)
         parts = [F.cross_entropy(logit, t) for logit, t in zip(logits, target.unbind(1), strict=True)]
@@ -83,7 +83,7 @@ class EncoderTraining(Phase):
     def _match(self, images: Tensor, batch: PairBatch) -> dict[str, Tensor]:
         with self.fabric.autocast():
             regions, code = self.image(images)
-            text = self.text(batch.tokens)
+            text = self.text(batch.tokens, batch.on_host)
         gammas = (self.options.gamma1, self.options.gamma2, self.options.gamma3)
         # Every caption of the joint batch is a negative.
         fabric = self.fabric

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
@@ -19,6 +20,7 @@ from examples.sdgan.losses.damsm import damsm_loss
 from examples.sdgan.models.discriminator import DiscriminatorOutput, Discriminators
 from examples.sdgan.models.encoders import AnyTextEncoder, InceptionImageEncoder, SmallImageEncoder
 from examples.sdgan.models.generator import build_generator
+from examples.sdgan.models.transfer import sent
 from examples.sdgan.training.distributed import gather, gather_text, no_sync, share_statistics
 from examples.sdgan.training.phase import Batches, Phase
 from scbn import SiameseContrastiveLoss, TextFeatures, TreeOutput
@@ -79,7 +81,7 @@ class GanTraining(Phase):
             generator, device=fabric.device, multi_avg_fn=self._move_average, use_buffers=True
         )
         # On the host: each update asks for it, and would wait for a GPU. At 0, the first update copies the weights.
-        self.average.n_averaged = torch.tensor(int(averaged))
+        self.average.n_averaged = torch.tensor(int(averaged), device="cpu")
         self._averaged = averaged
         if config.compile:
             generator.compile()
@@ -97,10 +99,10 @@ class GanTraining(Phase):
         self.contrast = SiameseContrastiveLoss(s.margin, s.alpha)
         self.stage_weights = s.stages or (1.0,) * len(config.sizes)
 
-    def encode(self, tokens: Tensor) -> TextFeatures:
+    def encode(self, tokens: Tensor, on_host: np.ndarray | None = None) -> TextFeatures:
         """Text features of the frozen encoder."""
         with torch.no_grad():
-            return self.text(tokens)
+            return self.text(tokens, on_host)
 
     def step(self, step: int, batch: PairBatch) -> dict[str, Tensor]:
         """One update of all discriminators and of the generator."""
@@ -145,9 +147,9 @@ class GanTraining(Phase):
             noise[1] = noise[0]
         condition_noise = torch.randn(2, pairs * world, config.generator.condition_dim, generator=rng)
         noise, condition_noise = (
-            draw[:, rank::world].flatten(0, 1).to(fabric.device) for draw in (noise, condition_noise)
+            sent(draw[:, rank::world].flatten(0, 1), fabric.device) for draw in (noise, condition_noise)
         )
-        text = self.encode(batch.tokens)
+        text = self.encode(batch.tokens, batch.on_host)
         assert text.sentence is not None
         # The caption of the next pair: within a pair of one image it might well fit.
         joint = gather(fabric, text.sentence).unflatten(0, (world, 2, pairs)).permute(1, 2, 0, 3).flatten(1, 2)
@@ -160,13 +162,12 @@ class GanTraining(Phase):
         for i in range(config.accumulate):
             half = torch.arange(i, pairs, config.accumulate, device=fabric.device)
             rows = torch.cat((half, half + pairs))
-            where = rows.to(batch.indices.device)
             taken = PairBatch(
                 batch.images[rows],
                 batch.tokens[rows],
                 batch.same[half],
-                batch.classes[where],
-                batch.indices[where],
+                batch.classes[rows],
+                batch.indices[rows],
             )
             parts.append(
                 MicroBatch(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
 from examples.sdgan.data.files import MEMORY
+from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize
 from examples.sdgan.models import checkpoint
 from examples.sdgan.models.encoders import (
@@ -108,7 +109,13 @@ class Workspace:
             sampler=range(start, stop),
             num_workers=config.workers,
             worker_init_fn=ignore_interrupts,
+            collate_fn=_as_it_is,
+            pin_memory=self.fabric.device.type == "cuda",
         )
+
+
+def _as_it_is(batch: PairBatch) -> PairBatch:
+    return batch  # the default makes a tensor of every array, which then goes to the device
 
 
 def open_workspace(
