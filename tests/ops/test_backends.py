@@ -255,6 +255,26 @@ def test_auto_gives_what_eager_gives() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max().clamp(min=1)))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize("cue", ["word", "sentence"])
+def test_under_autocast_a_differentiable_gradient_is_as_good_as_eagers(cue: str, backend: ops.Backend) -> None:
+    layer = layer_of(cue, 16, torch.float32)
+    x, text = inputs_of(Case((2, 16, 8, 8), padded=True), torch.float32)
+
+    def gradient(backend: ops.Backend, exact: bool, create: bool = False) -> torch.Tensor:
+        kind = torch.float64 if exact else torch.float32
+        leaf = x.to(kind, copy=True).requires_grad_()
+        given = TextFeatures(text.sentence.to(kind), text.words.to(kind), text.padding_mask)
+        with ops.use_backend(backend), torch.autocast("cpu", torch.bfloat16, enabled=not exact):
+            y = layer.to(kind)(leaf, given)
+            return torch.autograd.grad(y.double().sin().sum(), leaf, create_graph=create)[0].detach().double()
+
+    exact = gradient("eager", exact=True)
+    allowed = float((gradient("eager", exact=False) - exact).norm())
+    for create in (False, True):
+        assert float((gradient(backend, False, create) - exact).norm()) <= 1.1 * allowed
+
+
 @pytest.mark.parametrize("backend", ["eager", "cpu", "triton"])
 @pytest.mark.parametrize("cue", ["word", "both", "sentence"])
 def test_a_differentiable_gradient_is_the_gradient(cue: str, backend: ops.Backend) -> None:
