@@ -11,6 +11,7 @@ way to import.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -43,6 +44,8 @@ def main() -> None:
         for name in sorted(required("scbn")):
             link(name, packages)
         run(folder / "clean" / "bin" / "python", "-I", HERE / "use_every_name.py")
+        for sample in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S):
+            run(folder / "clean" / "bin" / "python", "-I", "-W", "error", "-c", sample)
         print(
             f"{wheel.name}: {wheel.stat().st_size / 1000:.0f} kB; {sdist.name}: {sdist.stat().st_size / 1000:.0f} kB"
         )
@@ -64,7 +67,7 @@ def look_into(sdist: Path, wheel: Path) -> None:
         raise SystemExit(f"{wheel.name} has no licence")
     with tarfile.open(sdist) as archive:
         top = {Path(name).parts[1] for name in archive.getnames()}
-    expected = {"scbn", "README.md", "LICENSE", "pyproject.toml", "PKG-INFO", ".gitignore"}
+    expected = {"scbn", "docs", "README.md", "LICENSE", "pyproject.toml", "PKG-INFO", ".gitignore"}
     if top != expected:
         raise SystemExit(f"{sdist.name} holds {sorted(top)}, expected {sorted(expected)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -12,16 +13,40 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+sys.path.insert(0, str(Path(__file__).parent))
+import metadata
+import pictures
+
 ROOT = Path(__file__).resolve().parents[2]
-FROM_ROOT = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+_pictures: dict[str, Path] = {}
+FROM_ROOT = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 # What pages show or link to and that lies outside docs/.
 ASSETS = ("benchmarks/results/**/*.png", "benchmarks/results/**/*.json", "CITATION.cff")
 
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
-PICTURE = re.compile(r'<p>(<img [^>]*src="([^"]+)"[^>]*>)</p>')
+HEADLESS = re.compile(r"<thead>\s*<tr>(?:\s*<th[^>]*></th>)+\s*</tr>\s*</thead>")
+NUMBER = re.compile(r"<td([^>]*)>([-+\d.,±()%/x k]*\d[-+\d.,±()%/x k]*(?: (?:to|ms) [\d.)]+)*)</td>")
 UPRIGHT = re.compile(r'<mrow>((?:<mi mathvariant="normal">\w</mi>){2,})</mrow>')
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The addresses, version and licence that the package's metadata has."""
+    addresses = metadata.addresses()
+    config.repo_url = addresses["repository"] or None
+    config.site_url = addresses["site"] or None
+    config.site_name = f"scbn {metadata.version()}"
+    config.copyright = f"scbn {metadata.version()}, MIT licence"
+    return config
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Small pictures; without an address there is no map of the site."""
+    pictures.write(_pictures, Path(config.site_dir))
+    if not config.site_url:
+        for name in ("sitemap.xml", "sitemap.xml.gz"):
+            Path(config.site_dir, name).unlink(missing_ok=True)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -35,14 +60,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links as GitHub follows them, from a file to a file, become links within the site."""
-    parts = FENCE.split(markdown)
+    parts = FENCE.split(metadata.addressed(markdown))
     parts[::2] = [LINK.sub(lambda m: m[1] + _target(m[2], page.file.src_uri) + m[3], part) for part in parts[::2]]
     return "".join(parts)
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas become MathML, which browsers draw without a script; a click on a picture shows it at full size."""
-    content = PICTURE.sub(r'<p><a class="picture" href="\2">\1</a></p>', content)
+    """Formulas become MathML, which browsers draw without a script; pictures get their size and wait to be seen."""
+    content = pictures.show(HEADLESS.sub("", content), page.url, files, _pictures)
+    content = NUMBER.sub(r'<td class="number"\1>\2</td>', content)
     where = page.file.src_uri
     return FORMULA.sub(lambda match: formula(html.unescape(match[2]), match[1] == "div", where), content)
 
@@ -76,5 +102,5 @@ def _target(link: str, page: str) -> str:
         else:
             parts.append(part)
     path = "/".join(parts)
-    inside = FROM_ROOT.get(path) or path.removeprefix("docs/")
+    inside = {**FROM_ROOT, "README.md": "index.md"}.get(path) or path.removeprefix("docs/")
     return "../" * page.count("/") + inside

@@ -28,6 +28,10 @@ class Options:
     count: int = 6
     """Images of each caption."""
     seed: int = 0
+    same_noise: bool = False
+    """Draw every caption from the same noises, so that only its words differ from the others'."""
+    columns: int = 0
+    """Images in a row of the picture; 0: as many as of each caption."""
     out: Path | None = None
     """Picture to write; by default sample.png beside the checkpoint. Word maps go to NAME-attention.png."""
 
@@ -53,11 +57,15 @@ def make(options: Options, console: Console) -> Path:
     """
     if options.count < 1 or not options.caption:
         raise ValueError(f"needs at least one caption and --count of at least 1, got count={options.count}")
+    if options.columns < 0:
+        raise ValueError(f"--columns must not be negative, got {options.columns}")
     sampler = load_sampler(options.checkpoint)
     if note := notes(sampler, list(options.caption)):
         console.print(note)
     captions = [caption for caption in options.caption for _ in range(options.count)]
-    noise = fixed_noise(len(captions), sampler.config.generator.noise_dim, options.seed)
+    different = options.count if options.same_noise else len(captions)
+    noise = fixed_noise(different, sampler.config.generator.noise_dim, options.seed)
+    noise = noise.repeat(len(captions) // different, 1)
     run = options.checkpoint.resolve()
     run = run if run.is_dir() and run.name != "model" else run.parent
     out = options.out or run / "sample.png"
@@ -72,7 +80,7 @@ def make(options: Options, console: Console) -> Path:
             "its weights "
             "are; use an earlier checkpoint"
         )
-    samples.sample_grid(drawn, captions, out, columns=options.count)
+    samples.sample_grid(drawn, captions, out, columns=options.columns or options.count)
     images, maps, words = sampler.attention(list(options.caption), noise[:: options.count])
     layer = samples.finest(maps)
     if layer is not None:

@@ -32,6 +32,23 @@ def test_the_api_fits_in_fifteen_lines() -> None:
     assert len(first[1].splitlines()) <= 15
 
 
+def test_the_readmes_code_needs_only_what_the_wheel_holds() -> None:
+    """CI runs it in an environment that has nothing else: .ci/smoke.py."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(encoding="utf-8"), re.S)
+    assert blocks
+    imported = {name for block in blocks for name in re.findall(r"^(?:from|import) (\w+)", block, re.M)}
+    assert imported == {"torch", "scbn"}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_code_fits_into_its_column(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    lines = [
+        line for block in re.findall(r"^ *```.*?\n(.*?)^ *```", text, re.M | re.S) for line in block.split("\n")
+    ]
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_links_and_pictures_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

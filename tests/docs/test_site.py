@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 def test_the_menu_has_every_page() -> None:
     nav = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
-    from_root = {"index.md", "changelog.md", "contributing.md"}
+    from_root = {"changelog.md", "contributing.md"}
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert sorted(nav) == sorted(pages | from_root)
 
@@ -94,8 +95,10 @@ def test_formulas_become_mathml() -> None:
 @pytest.mark.parametrize(
     ("link", "page", "expected"),
     [
-        ("docs/layers.md", "index.md", "layers.md"),
-        ("docs/images/samples.png", "index.md", "images/samples.png"),
+        ("docs/layers.md", "contributing.md", "layers.md"),
+        ("docs/images/samples.png", "changelog.md", "images/samples.png"),
+        ("README.md", "contributing.md", "index.md"),
+        ("images/samples.png", "index.md", "images/samples.png"),
         ("../benchmarks/results/a.png", "benchmark.md", "benchmarks/results/a.png"),
         ("../CHANGELOG.md", "limits.md", "changelog.md"),
         ("../extend.md", "api/generator.md", "../extend.md"),
@@ -106,3 +109,49 @@ def test_links_lead_where_they_lead_on_github(link: str, page: str, expected: st
     pytest.importorskip("latex2mathml", reason=f"latex2mathml {SITE_TOOLS}")
     pytest.importorskip("mkdocs", reason=f"mkdocs {SITE_TOOLS}")
     assert tool("hooks")._target(link, page) == expected
+
+
+@pytest.mark.parametrize("repository", ["", "https://host.example/somebody/scbn"])
+def test_the_owner_fills_in_addresses_in_one_place(repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hatchling", reason=f"hatchling {SITE_TOOLS}")
+    metadata = tool("metadata")
+    assert set(metadata.addresses()) == {"repository", "site"}
+    monkeypatch.setattr(metadata, "addresses", lambda: {"repository": repository, "site": ""})
+    text = metadata.description()
+    left = re.findall(r"\]\((?!https?:|#)[^)]+\)", text)
+    assert left == []  # no index has the files of the repository
+    told: dict[str, Any] = {}
+    metadata.Metadata(str(ROOT), {}).update(told)
+    assert told["urls"].get("Repository", "") == repository
+    if repository:
+        assert "![One word" in text and f"({repository}/raw/main/docs/images/one-word.png)" in text
+        assert f"git clone {repository} scbn" in text
+    else:
+        assert "![" not in text and "docs/layers.md" in text
+
+
+def test_pictures_have_a_size_and_a_dark_version(tmp_path: Path) -> None:
+    for name in ("mkdocs", "scipy"):
+        pytest.importorskip(name, reason=f"{name} {SITE_TOOLS}")
+    import numpy as np
+    from PIL import Image
+
+    pictures = tool("pictures")
+    pixels = np.full((120, 2000, 3), 255, dtype=np.uint8)
+    pixels[40:100, 40:100] = [200, 30, 30]  # a picture on the paper
+    pixels[10:14, 40:60] = 0  # something written
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    file = SimpleNamespace(abs_src_path=str(tmp_path / "a.png"), dest_uri="images/a.png")
+    files = SimpleNamespace(get_file_from_path=lambda path: file if path == "images/a.png" else None)
+    found: dict[str, Path] = {}
+    shown = pictures.show('<p><img alt="A red square" src="../images/a.png"></p>', "page/", files, found)
+    assert shown.count('width="1200" height="72"') == 2 and shown.count("A red square") == 2
+    assert 'href="../images/a.png"' in shown and 'src="../images/a-dark.webp#only-dark"' in shown
+    pictures.write(found, tmp_path / "site")
+    with Image.open(tmp_path / "site" / "images" / "a.webp") as small:
+        assert small.size == (1200, 72)
+    dark = np.asarray(pictures.darkened(Image.fromarray(pixels)))
+    assert (dark[60, 60] == [200, 30, 30]).all()
+    assert dark[0, 0].max() < 50 and dark[12, 50].min() > 200
+    night = Image.fromarray(pixels // 8)
+    assert pictures.darkened(night) is night  # no white paper
