@@ -99,9 +99,9 @@ def main() -> int:
         "copy_bytes_per_second": limit,
     }
     itemsize = DTYPES[options.dtype].itemsize
-    console.print(table(rows, itemsize, limit))
+    console.print(table(rows, itemsize))
     if generator:
-        console.print(table(generator, itemsize, limit, base="generator, plain"))
+        console.print(table(generator, itemsize, base="generator, plain"))
     write(options.out, about, rows, generator, panels, itemsize)
     console.print(f"done: look at results.png, bandwidth.png and results.csv in {options.out.resolve()}")
     return 0

@@ -18,6 +18,15 @@ from benchmarks.run import Row, Shape
 # Passes over x that a step cannot do without: read for statistics, read, write; read x and dy twice, write dx.
 FLOOR = {"step": 8, "inference": 2}
 
+_SUMMARY = (
+    "SentenceSCBN",
+    "WordSCBN",
+    "formula as written",
+    "formula as written, compiled",
+    "attention by SDPA",
+    "attention by SDPA, compiled",
+)
+
 
 def ratios(row: Row, base: Row, what: str) -> list[float]:
     """Of each round, the candidate's time over the baseline's of the same round."""
@@ -37,6 +46,28 @@ def plot_ratios(rows: list[Row], path: Path, title: str) -> None:
         return ratios(row, baseline(rows, row, what), what)
 
     _bars(rows, values, "as a multiple of the faster BatchNorm2d", path, title, reference=1.0)
+
+
+def plot_summary(rows: list[Row], path: Path, title: str) -> None:
+    """The answer in one panel: a step of our layers and of what else computes the same, at the first shape."""
+    mine = [row for row in rows if row.shape == rows[0].shape and row.candidate in _SUMMARY]
+    if not mine:
+        return
+    figure, axis = plt.subplots(figsize=(7, 0.36 * len(mine) + 1.1))
+    for i, row in enumerate(mine):
+        found = ratios(row, baseline(rows, row, "step"), "step")
+        axis.barh(i, median(found), 0.6, color="C0" if row.candidate.endswith("SCBN") else "C7")
+        axis.hlines(i, min(found), max(found), color="black", linewidth=1)
+        axis.annotate(f" {median(found):.1f}", (max(found), i), fontsize=9, va="center")
+    axis.axvline(1.0, color="gray", linewidth=0.8)
+    axis.set_yticks(range(len(mine)), [row.candidate for row in mine], fontsize=9)
+    axis.invert_yaxis()
+    axis.margins(x=0.08)
+    axis.set_xlabel(f"training step as a multiple of the faster BatchNorm2d, {rows[0].shape}", fontsize=8)
+    figure.suptitle(title, fontsize=7)
+    figure.tight_layout(pad=0.6)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def plot_bandwidth(rows: list[Row], path: Path, title: str, itemsize: int, limit: float) -> None:

@@ -5,33 +5,40 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from benchmarks.plot import FLOOR, baseline, plot_bandwidth, plot_growth, plot_ratios, ratios
-from benchmarks.run import Row
+from benchmarks.plot import baseline, plot_bandwidth, plot_growth, plot_ratios, plot_summary, ratios
+from benchmarks.run import Row, Shape
 
 
-def table(rows: list[Row], itemsize: int, limit: float, base: str | None = None) -> Table:
-    """Medians over rounds of the ratio to the faster batch norm (or ``base``) in the same round, with the range."""
-    multiple = base or "BN"
-    result = Table(
-        "shape", "candidate", f"step / {multiple}", f"inference / {multiple}", "kept / |x|", "of copy", "error"
-    )
+def table(rows: list[Row], itemsize: int, base: str | None = None) -> Table:
+    """Medians over rounds of the ratio to the faster batch norm (or ``base``) in the same round, with the range.
+
+    80 columns wide; a shape stands once, above its candidates.
+    """
+    multiple = "BN" if base is None else base.rpartition(", ")[2]
+    result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    result.add_column("candidate", no_wrap=True)
+    for name in (f"step / {multiple}", f"inference / {multiple}", "kept/|x|"):
+        result.add_column(name, justify="right")
+    shape: Shape | None = None
     for row in rows:
+        if row.shape != shape:
+            shape = row.shape
+            result.add_section()
+            result.add_row(f"[bold]{' x '.join(map(str, shape))}")
         cells = []
         for what in ("step", "inference"):
             other = baseline(rows, row, what) if base is None else next(r for r in rows if r.candidate == base)
             cells.append(_spread(ratios(row, other, what)))
-        size = itemsize * _volume(row)
-        share = FLOOR["step"] * size / median(row.step) / limit
-        kept = f"{row.kept / size:.2f}" if row.kept else ""
-        error = "" if row.error is None else f"{row.error:.0e}"
-        of_copy = f"{share:.0%}" if base is None else ""
-        result.add_row("x".join(map(str, row.shape)), row.candidate, *cells, kept, of_copy, error)
+        kept = f"{row.kept / (itemsize * math.prod(row.shape)):.2f}" if row.kept else ""
+        result.add_row(row.candidate, *cells, kept)
     return result
 
 
@@ -43,7 +50,7 @@ def write(
     panels: dict[str, list[tuple[int, Row]]],
     itemsize: int,
 ) -> None:
-    """results.json, results.csv, results.png, bandwidth.png and, where it was measured, growth.png."""
+    """results.json, results.csv, results.png, summary.png, bandwidth.png and, where it was measured, growth.png."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         **about,
@@ -80,15 +87,12 @@ def write(
         f"T = {about['words']}, {about['dtype']}, commit {about['commit']}"
     )
     plot_ratios(rows, folder / "results.png", title)
+    plot_summary(rows, folder / "summary.png", title)
     plot_bandwidth(rows, folder / "bandwidth.png", title, itemsize, about["copy_bytes_per_second"])
     if panels:
         plot_growth(panels, folder / "growth.png", title.replace("T = ", "but in the first panel T = "))
 
 
 def _spread(values: list[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def _volume(row: Row) -> int:
-    n, c, h, w = row.shape
-    return n * c * h * w
+    middle = median(values)
+    return f"{middle:.{1 if middle >= 10 else 2}f} ({min(values):.1f}-{max(values):.1f})"

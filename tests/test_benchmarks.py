@@ -58,7 +58,7 @@ def test_a_run_leaves_table_and_picture(
         assert command.main() == 0
     finally:
         torch.set_num_threads(threads)
-    for picture in ("results.png", "bandwidth.png", "growth.png"):
+    for picture in ("results.png", "summary.png", "bandwidth.png", "growth.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + len(EAGER)

@@ -74,11 +74,25 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 
 def formula(latex: str, display: bool, where: str) -> str:
-    """Inline, or a block whose parts (apart by \\qquad) go below each other where the screen is narrow."""
+    """Inline, or a block; where the screen is narrow, its parts (apart by \\qquad) go below each other and break at "="."""
     if not display:
         return mathml(latex, display, where)
     parts = [latex] if "\\begin" in latex else latex.split("\\qquad")
-    return f'<div class="formula">{"".join(mathml(part, True, where) for part in parts)}</div>'
+    drawn = (" ".join(mathml(piece, True, where) for piece in _at_equals(part)) for part in parts)
+    return f'<div class="formula">{"".join(f"<div>{part}</div>" for part in drawn)}</div>'
+
+
+def _at_equals(latex: str) -> list[str]:
+    """Before every "=" that no braces and no environment hold."""
+    if "\\begin" in latex:
+        return [latex]
+    pieces, depth = [""], 0
+    for letter in latex:
+        depth += (letter == "{") - (letter == "}")
+        if letter == "=" and depth == 0 and pieces[-1].strip():
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
 
 
 def mathml(latex: str, display: bool, where: str) -> str:

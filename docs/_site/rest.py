@@ -26,11 +26,21 @@ class RestDocstrings(griffe.Extension):
         self._visit(pkg, public)
 
     def _visit(self, obj: griffe.Object, public: dict[str, str]) -> None:
+        if isinstance(obj, griffe.Class) and any(str(base) == "NamedTuple" for base in obj.bases):
+            obj.set_member("__init__", _constructor(obj))
         if obj.docstring:
             obj.docstring.value = markdown(obj.docstring.value, obj, public)
         for member in obj.members.values():
             if not isinstance(member, griffe.Alias):
                 self._visit(member, public)
+
+
+def _constructor(cls: griffe.Class) -> griffe.Function:
+    """A named tuple's, which is written nowhere: one argument a field."""
+    kind = griffe.ParameterKind.positional_or_keyword
+    fields = [m for m in cls.members.values() if isinstance(m, griffe.Attribute) and m.annotation is not None]
+    values = [griffe.Parameter(f.name, annotation=f.annotation, kind=kind, default=f.value) for f in fields]
+    return griffe.Function("__init__", parameters=griffe.Parameters(griffe.Parameter("self", kind=kind), *values))
 
 
 def markdown(text: str, obj: griffe.Object, public: dict[str, str]) -> str:

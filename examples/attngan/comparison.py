@@ -12,6 +12,7 @@ from torch import Tensor
 from examples.attngan.sheet import side_by_side
 from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.data.noise import fixed_noise
+from examples.sdgan.inference.card import write_card
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.metrics.birds import measure
@@ -50,7 +51,7 @@ class Shown:
 
 
 def compare(run: Workspace, models: dict[str, Sampler], shown: Shown, metrics: dict[str, Any]) -> None:
-    """Write OUT/retrofit.png and OUT/metrics.json.
+    """Write OUT/retrofit.png, OUT/metrics.json and the card of OUT/model.
 
     Args:
         run: whose data and matching network measure.
@@ -61,13 +62,16 @@ def compare(run: Workspace, models: dict[str, Sampler], shown: Shown, metrics: d
     for name, sampler in models.items():
         if name != "step 0":
             metrics[name] = _measures(run, sampler, name)
+    after = models["retrofit"]
     metrics |= {"torch": torch.__version__, "config": json.loads(run.config.to_share())}
     (run.config.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    told_of = {**metrics, **metrics["retrofit"]}
+    picture = run.config.out / "samples.png"
+    write_card(run.config.out / "model", after.config, told_of, shown.captions[0], picture)
     measured = [name for name in models if name in metrics]
     told = [
         _line(metrics, measured, name) for name in ("r_precision", "caption_fidelity") if name in metrics["before"]
     ]
-    after = models["retrofit"]
     _, maps, words = after.attention(shown.captions, shown.noise)
     layer = samples.finest(maps)
     title = f"{run.test.name}: {'; '.join(told)}; word maps of {layer[0] if layer else 'no layer'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_the_exported_model_is_the_averaged_one(finished: Path) -> None:
     image = checkpoint.load(finished / "checkpoint.pt")["image"]
     assert same(load_image_encoder(finished).state_dict(), image)
     assert same(load_image_encoder(finished / "checkpoint.pt").state_dict(), image)
+
+
+def test_the_model_has_a_card_that_the_hub_reads(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="comes with the extra hf")
+    card = hub.ModelCard.load(finished / "model" / "README.md")
+    assert (card.data.license, card.data.pipeline_tag) == ("mit", "text-to-image")
+    metrics = json.loads((finished / "metrics.json").read_text())
+    told = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert told["caption_fidelity"] == metrics["caption_fidelity"]["value"]
+    low, high = metrics["caption_fidelity"]["interval_95"]
+    assert f"[{low:.3f}, {high:.3f}]" in card.text
+    assert (finished / "model" / "samples.png").is_file()
+    code = re.findall(r"```python\n(.*?)```", card.text, re.S)
+    monkeypatch.chdir(finished)
+    names: dict[str, Any] = {}
+    exec(code[0], names)
+    assert names["images"].shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize(

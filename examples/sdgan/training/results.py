@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from examples.sdgan.inference.card import write_card
 from examples.sdgan.inference.export import write_model
 from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.metrics.birds import measure
@@ -19,7 +20,7 @@ from examples.sdgan.training.trainer import Trainer
 
 
 def write_results(trainer: Trainer, gan: GanTraining) -> None:
-    """OUT/model, losses.png, metrics.json, and the pictures where no checkpoint has drawn them."""
+    """OUT/model with its card, losses.png, metrics.json, and the pictures where no checkpoint has drawn them."""
     run, sampler = trainer.workspace, trainer.sampler(gan)
     config, console = run.config, run.console
     trained = run.seconds
@@ -44,6 +45,7 @@ def write_results(trainer: Trainer, gan: GanTraining) -> None:
     }
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     (config.out / "metrics.json").write_text(text, encoding="utf-8")
+    write_card(config.out / "model", config, metrics, run.test.captions[0][0], config.out / "samples.png")
     if "caption_fidelity" in metrics:
         f, chance = metrics["caption_fidelity"], metrics["chance"]["value"]
         low, high = f["interval_95"]

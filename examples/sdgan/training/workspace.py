@@ -109,7 +109,7 @@ class Workspace:
             sampler=range(start, stop),
             num_workers=config.workers,
             worker_init_fn=ignore_interrupts,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType]
             pin_memory=self.fabric.device.type == "cuda",
         )
 
