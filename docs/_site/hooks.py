@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
+import mathfont
 import metadata
 import pictures
 
@@ -42,8 +43,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Small pictures; without an address there is no map of the site."""
+    """Small pictures and the font of the formulas; without an address there is no map of the site."""
     pictures.write(_pictures, Path(config.site_dir))
+    mathfont.write(Path(config.site_dir))
     if not config.site_url:
         for name in ("sitemap.xml", "sitemap.xml.gz"):
             Path(config.site_dir, name).unlink(missing_ok=True)
@@ -83,13 +85,14 @@ def formula(latex: str, display: bool, where: str) -> str:
 
 
 def _at_equals(latex: str) -> list[str]:
-    """Before every "=" that no braces and no environment hold."""
+    """Before every "=" that no braces and no environment hold, and before the "+" of a long sum."""
     if "\\begin" in latex:
         return [latex]
     pieces, depth = [""], 0
     for letter in latex:
         depth += (letter == "{") - (letter == "}")
-        if letter == "=" and depth == 0 and pieces[-1].strip():
+        ends = letter == "=" or (letter == "+" and len(pieces[-1]) > 40 and "\\left" not in latex)
+        if ends and depth == 0 and pieces[-1].strip():
             pieces.append("")
         pieces[-1] += letter
     return pieces
