@@ -33,7 +33,7 @@ FAULTS = """() => {
     unsized: seen.filter(i => !i.getAttribute('width') || !i.getAttribute('height')).map(i => i.src),
     untold: seen.filter(i => (i.alt || '').length < 15).map(i => i.src),
     broken: seen.filter(i => i.complete && !i.naturalWidth).map(i => i.src),
-    flat: [...document.querySelectorAll('math')].filter(m => m.getBoundingClientRect().height < 8)
+    flat: [...document.querySelectorAll('math')].filter(m => m.getBoundingClientRect().height < 4)
       .map(m => m.textContent.slice(0, 40)),
   };
 }"""

@@ -110,5 +110,8 @@ def train_encoders(trainer: Trainer) -> None:
     """Match text and image encoder, as far as that is not done."""
     run = trainer.workspace
     trainer.fit(EncoderTraining(run.fabric, run.config, run.text, run.image, run.train))
+    # Of a resumed run too: from here on, both are asked, with nothing dropped out.
+    run.text.eval()
+    run.image.eval()
     # Without --sync-batch-norm each process has statistics of its own, and DAMSM must have one encoder.
     broadcast_buffers(run.fabric, run.image)
