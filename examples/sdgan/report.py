@@ -212,6 +212,11 @@ def difference(records: list[Record], first: str, second: str, measure: str) -> 
     return interval([found[second, s] - found[first, s] for s in seeds])
 
 
+def last_table(records: list[Record], measures: Sequence[str]) -> str:
+    """Each variant's measures at its last point, as Markdown."""
+    return _table(records, measures, _last)
+
+
 def _table(records: list[Record], measures: Sequence[str], read: Any, cost: bool = False) -> str:
     head = [
         "",
