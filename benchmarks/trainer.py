@@ -31,11 +31,12 @@ from torch import Tensor
 
 from benchmarks.attngan_code import REPLACEMENTS, AttnGANTraining
 from examples.provenance import commit, machine
-from examples.sdgan.config import Config, preset
+from examples.sdgan.config import Config
 from examples.sdgan.data.dataset import to_float
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.losses.damsm import damsm_loss
 from examples.sdgan.models.encoders import InceptionImageEncoder, TextEncoder
+from examples.sdgan.presets import preset
 from examples.sdgan.training.gan import GanTraining, pyramid
 from scbn import TextFeatures
 

@@ -18,9 +18,10 @@ from examples.attngan.published.folder import Files, check, find
 from examples.attngan.published.models import sizes_of
 from examples.attngan.published.sizes import Sizes
 from examples.attngan.run import Plan, retrofit
-from examples.sdgan.config import Config, Data, preset
+from examples.sdgan.config import Config, Data
 from examples.sdgan.data import DataError
 from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.presets import preset
 from examples.sdgan.training.distributed import ProcessStopped, leave
 from examples.sdgan.training.loop import NotFinite
 

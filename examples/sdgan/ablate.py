@@ -21,7 +21,7 @@ import tyro
 from rich.console import Console
 
 from examples.provenance import commit
-from examples.sdgan.config import Config, Norm, SiameseOptions, preset
+from examples.sdgan.config import Config, Norm, SiameseOptions
 from examples.sdgan.data import DataError
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
@@ -31,6 +31,7 @@ from examples.sdgan.metrics.diversity import diversity
 from examples.sdgan.metrics.r_precision import matching_features, r_precision
 from examples.sdgan.metrics.sample_size import check_enough
 from examples.sdgan.models import checkpoint
+from examples.sdgan.presets import preset
 from examples.sdgan.training.callbacks import SaveCheckpoint
 from examples.sdgan.training.encoders import train_encoders
 from examples.sdgan.training.gan import GanTraining

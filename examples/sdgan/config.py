@@ -62,6 +62,8 @@ class GeneratorOptions:
     """What the norms listen to; affine and cbn are rivals of SCBN: DF-GAN's affine and conditional batch norm, both of the
     sentence. Of an AttnGAN: batch is the published one; sentence and word retrofit all upsampling layers with that cue;
     both as scbn.retrofit_attngan does, the sentence first and the words in later stages."""
+    norms: tuple[Norm, ...] = ()
+    """The same for each stage of a tree, from the first; empty: norm in all of them."""
     attention: bool = False
     """Of a tree: later stages attend to words before their residual blocks, as AttnGAN's own do."""
     fix_mask: bool = False
@@ -210,11 +212,16 @@ class Config:
         if self.generator.architecture != "tree" and len(set(self.generator.channels)) > 1:
             raise ValueError(f"AttnGAN has the same channels in every stage, got {self.generator.channels}")
         if self.generator.architecture != "tree" and (
-            self.generator.attention or self.generator.norm in ("affine", "cbn")
+            self.generator.attention or self.generator.norms or self.generator.norm in ("affine", "cbn")
         ):
             raise ValueError(
-                "--generator.attention and --generator.norm affine or cbn are of --generator.architecture tree; an "
-                "AttnGAN attends to words as it is"
+                "--generator.attention, --generator.norms and --generator.norm affine or cbn are of "
+                "--generator.architecture tree; an AttnGAN attends to words as it is"
+            )
+        if self.generator.norms and len(self.generator.norms) != len(self.generator.channels):
+            raise ValueError(
+                f"--generator.norms needs a norm for each of the {len(self.generator.channels)} stages, got "
+                f"{self.generator.norms}"
             )
         if not 0 <= self.siamese.alpha <= self.siamese.margin or self.siamese.margin == 0:
             raise ValueError(
@@ -271,79 +278,6 @@ class Config:
 
 def _name(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
-
-
-SMALL = 128
-"""Pixels up to which images of one's own are trained with the recipe of a small machine."""
-
-
-def preset(data: Data, size: int | None = None) -> Config:
-    """The settings for a data set: AttnGAN's and the paper's for cub and coco, a fast recipe for the toy birds.
-
-    Images of one's own get that recipe up to 128 px (64 by default), and AttnGAN's beyond.
-    """
-    if data == "folder":
-        size = size or 64
-        if size > SMALL:
-            return Config(data="folder", out=Path("runs/folder"), size=size)
-        # Photographs have more to learn than drawn birds, and longer captions.
-        small = preset("toy")
-        encoder = dataclasses.replace(small.encoder, words=18, dropout=0.3, lr=2e-3)
-        common: dict[str, Any] = {"data": "folder", "out": Path("runs/folder"), "size": size, "encoder": encoder}
-        return dataclasses.replace(small, steps=1000, encoder_steps=800, batch_size=12, damsm_weight=2.0, **common)
-    if data == "cub":
-        return Config(data="cub", out=Path("runs/cub"))
-    if data == "coco":
-        return Config(
-            data="coco",
-            out=Path("runs/coco"),
-            steps=700_000,
-            batch_size=14,
-            damsm_weight=50.0,
-            encoder=EncoderOptions(words=12),
-            generator=GeneratorOptions(channels=(48, 48, 48), residual_blocks=3),
-            discriminator=DiscriminatorOptions(channels=96, max_channels=3072, head_channels=768),
-        )
-    return Config(
-        data="toy",
-        out=Path("runs/toy"),
-        steps=800,
-        encoder_steps=900,
-        batch_size=24,
-        size=64,
-        checkpoint_every=200,
-        workers=0,
-        damsm_weight=1.0,
-        encoder=EncoderOptions(
-            words=27,
-            embedding_dim=64,
-            dim=128,
-            dropout=0.0,
-            batch_size=32,
-            lr=4e-3,
-            text_clip=1.0,
-        ),
-        generator=GeneratorOptions(
-            channels=(64, 32, 16),
-            residual_blocks=1,
-            activation="leaky_relu",
-            noise_dim=32,
-            condition_dim=32,
-            lr=5e-4,
-            betas=(0.0, 0.9),
-            ema=0.99,
-        ),
-        discriminator=DiscriminatorOptions(
-            channels=32,
-            max_channels=128,
-            norm="spectral",
-            condition="projection",
-            loss="hinge",
-            lr=1e-3,
-            betas=(0.0, 0.9),
-        ),
-        siamese=SiameseOptions(weight=0.5),
-    )
 
 
 def from_json(text: str) -> Config:

@@ -12,9 +12,10 @@ import tyro
 from rich.console import Console
 
 from examples.sdgan.check import check
-from examples.sdgan.config import Config, Data, preset
+from examples.sdgan.config import Config, Data
 from examples.sdgan.data import DataError
 from examples.sdgan.models.checkpoint import CheckpointError
+from examples.sdgan.presets import preset
 from examples.sdgan.training.callbacks import DrawSamples, SaveCheckpoint
 from examples.sdgan.training.distributed import ProcessStopped, leave, together
 from examples.sdgan.training.encoders import train_encoders

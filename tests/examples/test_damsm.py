@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import get_model
 
-from examples.sdgan.config import EncoderOptions, preset
+from examples.sdgan.config import EncoderOptions
 from examples.sdgan.losses.damsm import damsm_loss, word_similarity
 from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder, image_encoder
+from examples.sdgan.presets import preset
 from scbn import TextFeatures
 
 GAMMAS = (4.0, 5.0, 10.0)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.sdgan.config import preset
 from examples.sdgan.data import DataError, SiamesePairs, open_data
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
@@ -21,6 +20,7 @@ from examples.sdgan.data.pairs import pad
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.toy import birds
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize
+from examples.sdgan.presets import preset
 
 NAMES = {"train": ["001.A/a1", "001.A/a2", "002.B/b1"], "test": ["003.C/c1"]}
 

@@ -13,10 +13,11 @@ from helpers.captioned import COLOURS, as_csv, as_jsonl, as_parquet, both, image
 from helpers.files import picture
 
 from examples.sdgan import sample, train
-from examples.sdgan.config import Config, preset
+from examples.sdgan.config import Config
 from examples.sdgan.data import DataError, SiamesePairs, open_data
 from examples.sdgan.data.folder import folder
 from examples.sdgan.data.vocabulary import Vocabulary
+from examples.sdgan.presets import preset
 
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
     "csv": as_csv,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from examples.sdgan.config import Config, preset
+from examples.sdgan.config import Config, from_json
 from examples.sdgan.data import CaptionedImages
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.data.toy import birds
@@ -19,6 +19,7 @@ from examples.sdgan.metrics.caption_fidelity import caption_fidelity
 from examples.sdgan.models.discriminator import DiscriminatorOutput
 from examples.sdgan.models.encoders import SmallImageEncoder, TextEncoder
 from examples.sdgan.models.generator import standing_statistics
+from examples.sdgan.presets import preset
 from examples.sdgan.training.encoders import EncoderTraining
 from examples.sdgan.training.gan import GanTraining, pyramid
 from scbn import TextFeatures
@@ -57,6 +58,28 @@ def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def moved(before: dict[str, torch.Tensor], module: torch.nn.Module) -> set[str]:
     return {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_each_stage_can_have_its_own_norm() -> None:
+    options = config()
+    norms = dataclasses.replace(options.generator, norms=("sentence", "word", "cbn"))
+    options = dataclasses.replace(options, generator=norms)
+    gan = training(from_json(options.to_json()))
+    found = [
+        {type(m).__name__ for m in stage.modules() if "B" in type(m).__name__} for stage in gan.generator.stages
+    ]
+    assert [names & {"SentenceSCBN", "WordSCBN", "ConditionalBatchNorm"} for names in found] == [
+        {"SentenceSCBN"},
+        {"WordSCBN"},
+        {"ConditionalBatchNorm"},
+    ]
+    assert gan.step(0, batch())["generator"].isfinite()
+    with pytest.raises(
+        ValueError, match=r"--generator.norms needs a norm for each of the 3 stages, got \('word',\)"
+    ):
+        dataclasses.replace(options, generator=dataclasses.replace(norms, norms=("word",)))
+    with pytest.raises(ValueError, match=r"--generator.norms .* are of --generator.architecture tree"):
+        dataclasses.replace(options, generator=dataclasses.replace(norms, architecture="attngan"))
 
 
 @pytest.mark.parametrize("recipe", ["toy", "paper"])

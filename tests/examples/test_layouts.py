@@ -12,11 +12,12 @@ from helpers.files import picture
 from helpers.layouts import NAMES, WORDS, numbered, pickled, write
 from PIL import Image
 
-from examples.sdgan.config import EncoderOptions, preset
+from examples.sdgan.config import EncoderOptions
 from examples.sdgan.data import DataError, open_data
 from examples.sdgan.data.classes import classes_of
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
+from examples.sdgan.presets import preset
 
 # Classes
 

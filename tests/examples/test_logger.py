@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from examples.sdgan.config import preset
+from examples.sdgan.presets import preset
 from examples.sdgan.training.logger import NoLogger, TensorBoardLogger, open_logger
 
 CONFIG = preset("toy")

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from examples.sdgan import train
-from examples.sdgan.config import Config, from_json, preset
+from examples.sdgan.config import Config, from_json
 from examples.sdgan.plots import samples
+from examples.sdgan.presets import preset
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from examples.attngan.published import names, sizes
 from examples.attngan.published.captions import vocabulary
 from examples.attngan.published.folder import Files, find
 from examples.sdgan import evaluate, sample
-from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, GeneratorOptions, SiameseOptions, preset
+from examples.sdgan.config import DiscriminatorOptions, EncoderOptions, GeneratorOptions, SiameseOptions
 from examples.sdgan.data import open_data
 from examples.sdgan.data.pickles import read_plain_pickle
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize_as_published
@@ -37,6 +37,7 @@ from examples.sdgan.models import checkpoint
 from examples.sdgan.models.discriminator import Discriminator
 from examples.sdgan.models.encoders import InceptionImageEncoder, SmallImageEncoder, TextEncoder
 from examples.sdgan.models.generator import build_generator
+from examples.sdgan.presets import preset
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

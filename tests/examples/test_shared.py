@@ -12,8 +12,9 @@ from helpers.miniature import shrink
 from helpers.training import TINY
 
 from examples.sdgan import train
-from examples.sdgan.config import from_json, preset
+from examples.sdgan.config import from_json
 from examples.sdgan.inference.export import load_sampler
+from examples.sdgan.presets import preset
 
 
 def test_no_file_of_a_run_names_its_folder(

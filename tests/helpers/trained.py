@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions, preset
+from examples.sdgan.config import Config, EncoderOptions, GeneratorOptions
 from examples.sdgan.data.vocabulary import Vocabulary
 from examples.sdgan.inference.export import write_model
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.models.encoders import image_encoder, text_encoder
 from examples.sdgan.models.generator import build_generator
 from examples.sdgan.models.pretrained_text import PretrainedTextEncoder, revision
+from examples.sdgan.presets import preset
 
 VOCABULARY = Vocabulary(["a", "bird", "blue", "large", "red", "small", "wings", "with"])
 

@@ -79,7 +79,7 @@ def _body(
     if shown:
         parts.append("![Images generated from captions](samples.png)")
     parts += [
-        f"A text-to-image generator trained with [scbn](https://arxiv.org/abs/1904.01480): norm `{g.norm}`, channels "
+        f"A text-to-image generator trained with [scbn](https://arxiv.org/abs/1904.01480): norm `{' '.join(g.norms) or g.norm}`, channels "
         f"{tuple(g.channels)}, {metrics['steps']:,} steps of {config.batch_size} pairs. It knows captions such as "
         f'"{example}", and little beyond what such captions say.',
         f"**Data:** {_DATA[config.data]}.",

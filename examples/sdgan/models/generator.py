@@ -26,7 +26,10 @@ def build_generator(config: Config) -> TreeGenerator | Adapter:
         return Adapter(host, options.condition_dim)
     dim = config.encoder.dim
     rivals = {"affine": SentenceAffine, "cbn": ConditionalBatchNorm}
-    norm: Any = partial(rivals[options.norm], sentence_dim=dim) if options.norm in rivals else options.norm
+    norms: list[Any] = [
+        partial(rivals[name], sentence_dim=dim) if name in rivals else name
+        for name in options.norms or (options.norm,) * len(options.channels)
+    ]
     later = partial(AttentionStage, word_dim=dim) if options.attention else RefinementStage
     return TreeGenerator(
         dim,
@@ -35,7 +38,7 @@ def build_generator(config: Config) -> TreeGenerator | Adapter:
         base_size=config.base_size,
         channels=options.channels,
         residual_blocks=options.residual_blocks,
-        norm=norm,
+        norm=tuple(norms),
         noise_dim=options.noise_dim,
         condition_dim=options.condition_dim,
         initial_stage=partial(InitialStage, activation=options.activation),
