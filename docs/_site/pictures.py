@@ -60,7 +60,7 @@ def write(found: dict[str, Path], site: Path) -> None:
         height = round(image.height * min(1.0, WIDEST / image.width))
         for path, drawn in ((light, image), (dark, darkened(image))):
             small = drawn.resize((min(WIDEST, image.width), height), Image.Resampling.LANCZOS)
-            small.save(path, quality=82, method=6)
+            small.save(path, quality=82, method=4)
 
 
 def darkened(image: Image.Image) -> Image.Image:
