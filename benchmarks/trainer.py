@@ -90,7 +90,7 @@ def run(options: Options, device: str, console: Console) -> dict[str, Any]:
     classes = torch.arange(options.images, device=device)
     ours, config = our_training(options, device)
     same = torch.arange(options.images // 2, device=device) % 2 == 0
-    batch = PairBatch(pixels, tokens, same, classes, classes)
+    batch = PairBatch(pixels, tokens, same, classes, classes, tokens.cpu().numpy())
     steps = iter(range(1 << 30))
     candidates: dict[str, Callable[[], Any]] = {"SD-GAN, ours": lambda: ours.step(next(steps), batch)}
     agreement = None
