@@ -35,8 +35,10 @@ UPRIGHT = re.compile(r'<mrow>((?:<mi mathvariant="normal">\w</mi>){2,})</mrow>')
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The addresses, version and licence that the package's metadata has."""
     addresses = metadata.addresses()
+    # What mkdocs makes of both options, it has made by now.
     config.repo_url = addresses["repository"] or None
-    config.site_url = addresses["site"] or None
+    config.repo_name = addresses["repository"].rstrip("/").rpartition("/")[2] or None
+    config.site_url = addresses["site"].rstrip("/") + "/" if addresses["site"] else None
     config.site_name = f"scbn {metadata.version()}"
     config.copyright = f"scbn {metadata.version()}, MIT licence"
     return config

@@ -25,7 +25,7 @@ from examples.sdgan.models.discriminator import Discriminators
 class Options:
     """A trained AttnGAN for the published code, and for ``examples.attngan.retrofit --attngan DIR``.
 
-    DIR gets models/ (generator and discriminators), DAMSMencoders/ and data/ (captions.pickle, filenames.pickle), with
+    DIR gets models/ (generator and discriminators), DAMSMencoders/ and data/ (captions.pickle, filenames.pickle, class_info.pickle), with
     the names of AttnGAN's README. Images are not copied.
     """
 

@@ -161,7 +161,7 @@ def retrofit(config: Config, plan: Plan, console: Console) -> None:
         }
         metrics |= {
             "before_steps": plan.before_steps,
-            "checkpoint": str(files.checkpoint),
+            "checkpoint": files.checkpoint.name if files.checkpoint is not None else None,
             "steps": gan.done,
             "learning_rates": {"pretrained": lr, "new": new_lr},
         }

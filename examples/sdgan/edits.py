@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ class Options:
     """Birds; each is generated four times."""
 
 
-def measure(options: Options, console: Console) -> list[dict[str, Any]]:
-    """A record for each model that was kept, with its last point, and one of the drawings.
+def measure(options: Options, console: Console) -> Iterator[dict[str, Any]]:
+    """A record for each model that was kept, with its last point, and one of the drawings for each seed.
 
     Raises:
         ValueError: there are no results, no models, or they are not of the drawn birds.
@@ -50,7 +50,7 @@ def measure(options: Options, console: Console) -> list[dict[str, Any]]:
         raise ValueError(f"{options.runs}: no results; run python -m examples.sdgan.ablate first")
     if any(record["config"]["data"] != "toy" for record in records):
         raise ValueError(f"{options.runs}: only of the drawn birds does a classifier know every part")
-    found, readers = [], {}
+    kept, readers = False, {}
     for record in sorted(records, key=lambda r: (r["seed"], r["variant"])):
         seed, name = record["seed"], record["variant"]
         path = options.runs / f"seed-{seed}" / f"{name.replace(' ', '_')}.pt"
@@ -61,15 +61,13 @@ def measure(options: Options, console: Console) -> list[dict[str, Any]]:
         if seed not in readers:
             readers[seed] = _reader(sampler.config, seed)
             real = drawn(readers[seed], options.images, seed, sampler.config.size)
-            found.append({**_last(record), "variant": "the drawings", "generator_parameters": 0})
-            found[-1]["points"][0] |= real
-        found.append(_last(record))
-        found[-1]["points"][0] |= edits(sampler, readers[seed], options.images, seed)
-        told = ", ".join(f"{key} {found[-1]['points'][0][key]['value']:.3f}" for key in MEASURES)
-        console.print(f"{name}, seed {seed}: {told}")
-    if not found:
+            yield {**_last(record, real), "variant": "the drawings", "generator_parameters": 0}
+        found = edits(sampler, readers[seed], options.images, seed)
+        console.print(f"{name}, seed {seed}: " + ", ".join(f"{key} {found[key]['value']:.3f}" for key in MEASURES))
+        kept = True
+        yield _last(record, found)
+    if not kept:
         raise ValueError(f"{options.runs}: none of its models was kept")
-    return found
 
 
 def _reader(config: Any, seed: int) -> AttributeReader:
@@ -77,12 +75,19 @@ def _reader(config: Any, seed: int) -> AttributeReader:
     return train_reader(train, config.size, seed, lambda step: None)
 
 
-def _last(record: dict[str, Any]) -> dict[str, Any]:
+def _last(record: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     point = record["points"][-1]
-    kept = {key: record[key] for key in ("seed", "config", "commit", "torch", "threads") if key in record}
+    kept = {key: record[key] for key in ("seed", "commit", "torch", "threads") if key in record}
+    # Older records have folders of the machine in their options.
+    kept["config"] = {**record["config"], "root": None, "out": Path(record["config"].get("out", "")).name}
     parameters = record.get("generator_parameters", 0)
     times = {key: point[key] for key in ("step", "cpu_seconds")}
-    return {"variant": record["variant"], **kept, "generator_parameters": parameters, "points": [times]}
+    return {
+        "variant": record["variant"],
+        **kept,
+        "generator_parameters": parameters,
+        "points": [{**times, **found}],
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,9 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.edits")
     try:
-        found = measure(options, console)
-        text = "".join(json.dumps(record) + "\n" for record in found)
-        (options.runs / "edits.jsonl").write_text(text, encoding="utf-8")
+        found = []
+        draft = options.runs / "edits.jsonl.part"
+        for record in measure(options, console):
+            found.append(record)
+            draft.write_text("".join(json.dumps(each) + "\n" for each in found), encoding="utf-8")
+        draft.replace(options.runs / "edits.jsonl")
         table = last_table(found, MEASURES)
         (options.runs / "edits.md").write_text(table + "\n", encoding="utf-8")
         console.print(table)

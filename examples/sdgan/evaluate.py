@@ -25,12 +25,12 @@ from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics import caption_fidelity, consistency, fid
 from examples.sdgan.metrics.birds import measure
 from examples.sdgan.metrics.diversity import diversity
+from examples.sdgan.metrics.held_out import held_out_of
 from examples.sdgan.metrics.r_precision import matching_features, r_precision
 from examples.sdgan.metrics.sample_size import check_enough
 from examples.sdgan.models.checkpoint import CheckpointError
 from examples.sdgan.plots.comparisons import measures_chart, paraphrase_sheet
 from examples.sdgan.training.loop import progress_bar
-from examples.sdgan.training.resume import same_images
 
 _ROWS = 6
 # Three pictures each, which are in memory together: 12 GB at 256 px.
@@ -125,7 +125,7 @@ def _load(options: Options) -> _Model:
             module.to(device)
     train, test = open_data(dataclasses.replace(config, root=options.root or config.root))
     check_enough(test, options.images)
-    held_out, note = _held_out(train, test, load_fingerprints(options.checkpoint))
+    held_out, note = held_out_of(train, test, load_fingerprints(options.checkpoint))
     return _Model(sampler, encoder, network, weights, device, train, test, held_out, note)
 
 
@@ -217,23 +217,6 @@ def _attributes(
         | {f"agreement_{name}": value for name, value in agreement.items()}
         | {f"likeliest_agreement_{name}": common[name] for name in ("all", "one", "neither")}
     )
-
-
-def _held_out(train: CaptionedImages, test: CaptionedImages, learnt: dict[str, Any]) -> tuple[bool | None, str]:
-    """Whether the images to measure on are held out, ``None`` where nobody knows; and what to say of it."""
-    unknown = (
-        f"{test.name}: the training images beside these are not the ones that the run learnt from, so it is "
-        "not known "
-        "whether it learnt from these; evaluation.json says held_out: null"
-    )
-    if learnt and same_images(learnt, test.fingerprint()):
-        if test is not train:
-            return False, f"{test.name}: these are the images that the run learnt from; they are not held out"
-    elif learnt and not same_images(learnt, train.fingerprint()):
-        return None, unknown
-    if test is train:
-        return False, "this data set has no held-out images: measured on what it was trained on"
-    return True, ""
 
 
 def _captions(data: CaptionedImages, count: int) -> list[str]:

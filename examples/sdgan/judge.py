@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from examples.sdgan.data import CaptionedImages, DataError, open_data
 from examples.sdgan.data.dataset import to_float
-from examples.sdgan.inference.export import load_image_encoder, load_sampler
+from examples.sdgan.inference.export import load_fingerprints, load_image_encoder, load_sampler
 from examples.sdgan.inference.sampler import Sampler
+from examples.sdgan.metrics.held_out import held_out_of
 from examples.sdgan.metrics.r_precision import r_precision
 from examples.sdgan.metrics.sample_size import check_enough
 from examples.sdgan.models.checkpoint import CheckpointError
@@ -49,33 +51,33 @@ class Options:
 class Judged:
     """The images of one model, or of the data set, to be matched by the text encoder of another."""
 
-    def __init__(self, judge: Sampler, images: Sampler | CaptionedImages) -> None:
-        self.config, self.judge, self.source = judge.config, judge, images
-        self.first: dict[str, int] = {}
-        if isinstance(images, CaptionedImages):
-            for i in reversed(images.spread(len(images))):
-                self.first[images.captions[i][0]] = i
-        else:
-            self.config = images.config  # whose noise it needs
+    def __init__(self, judge: Sampler, images: Sampler | CaptionedImages, which: Sequence[int] = ()) -> None:
+        self.judge, self.source, self.left = judge, images, list(which)
+        self.config = (
+            judge.config if isinstance(images, CaptionedImages) else images.config
+        )  # whose noise it needs
 
     def encode(self, captions: list[str]) -> TextFeatures:
         """By the judge."""
         return self.judge.encode(captions)
 
     def images(self, captions: list[str], noise: Tensor) -> Tensor:
-        """By the model; of the data set the image that has the caption."""
+        """By the model; of the data set those of ``which`` that are next."""
         if isinstance(self.source, CaptionedImages):
-            return to_float(self.source.images.load([self.first[c] for c in captions], self.config.size, None))
+            next_ones, self.left = self.left[: len(captions)], self.left[len(captions) :]
+            return to_float(self.source.images.load(next_ones, self.config.size, None))
         return self.source.images(captions, noise)
 
 
-def judge(options: Options, console: Console) -> list[dict[str, Any]]:
-    """A record for each model and judge; the real images first.
+def judge(options: Options, console: Console) -> Iterator[dict[str, Any]]:
+    """A record for each model and judge, as soon as it is measured; the real images first.
 
     Raises:
         ValueError: models and judges are of different sizes or data.
         CheckpointError, DataError: a file or the data set is broken.
     """
+    if not options.judges or not options.models:
+        raise ValueError("--models and --judges need at least one checkpoint each")
     judges = {path: load_sampler(path) for path in options.judges}
     models: dict[str, Sampler | None] = {REAL: None, **{str(path): load_sampler(path) for path in options.models}}
     first = next(iter(judges.values())).config
@@ -86,18 +88,20 @@ def judge(options: Options, console: Console) -> list[dict[str, Any]]:
                 f"{first.size} px"
             )
     root = options.root or first.root
-    _, test = open_data(dataclasses.replace(first, root=root))
+    train, test = open_data(dataclasses.replace(first, root=root))
     check_enough(test, options.images)
-    found = []
+    for path in (*options.judges, *options.models):
+        held_out, note = held_out_of(train, test, load_fingerprints(path))
+        if not held_out:
+            console.print(f"{path}: {note}", highlight=False)
     for path, sampler in judges.items():
         encoder = load_image_encoder(path)
         for name, model in models.items():
-            judged: Any = Judged(sampler, test if model is None else model)
+            judged: Any = Judged(sampler, test if model is None else model, test.spread(options.images))
             value = r_precision(judged, encoder, test, options.seed, options.images)
             low, high = value["interval_95"]
             console.print(f"{name} by {path}: {value['value']:.3f} [{low:.3f}, {high:.3f}]", highlight=False)
-            found.append({"model": name, "judge": str(path), "r_precision": value})
-    return found
+            yield {"model": name, "judge": str(path), "r_precision": value}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,10 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True, markup=False)
     options = tyro.cli(Options, args=argv, prog="python -m examples.sdgan.judge")
     try:
-        found = judge(options, console)
         if options.out is not None:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(record) + "\n" for record in found)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.nullcontext() if options.out is None else options.out.open("a", encoding="utf-8") as file:
+            for record in judge(options, console):
+                if file is not None:
+                    file.write(json.dumps(record) + "\n")
+                    file.flush()
     except (CheckpointError, DataError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red")
         return 2

@@ -169,3 +169,15 @@ def test_pictures_have_a_size_and_a_dark_version(tmp_path: Path) -> None:
     assert dark[0, 0].max() < 50 and dark[12, 50].min() > 200
     night = Image.fromarray(pixels // 8)
     assert pictures.darkened(night) is night  # no white paper
+
+
+def test_the_header_and_the_map_use_the_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs", reason=f"mkdocs {SITE_TOOLS}")
+    hooks = tool("hooks")
+    filled = {"repository": "https://host.example/somebody/scbn", "site": "https://somebody.host.example/scbn"}
+    for addresses in (filled, {"repository": "", "site": ""}):
+        monkeypatch.setattr(hooks.metadata, "addresses", lambda addresses=addresses: addresses)
+        config = hooks.on_config(SimpleNamespace())
+        wanted = (filled["repository"], "scbn", f"{filled['site']}/") if addresses is filled else (None, None, None)
+        assert (config.repo_url, config.repo_name, config.site_url) == wanted
+        assert config.site_name == f"scbn {scbn.__version__}"

@@ -56,7 +56,7 @@ def test_the_judge_reads_the_captions_and_the_model_draws(models: list[Path]) ->
     assert torch.equal(judged.images(captions, noise), second.images(captions, noise))
     ours, theirs = judged.encode(captions).sentence, first.encode(captions).sentence
     assert ours is not None and theirs is not None and torch.equal(ours, theirs)
-    real = judge.Judged(first, test).images(captions, noise)
+    real = judge.Judged(first, test, test.spread(4)).images(captions, noise)
     want = test.images.load(test.spread(4), first.config.size, None).float() / 127.5 - 1
     assert torch.equal(real, want)
 
@@ -68,4 +68,8 @@ def test_what_cannot_be_compared(models: list[Path], tmp_path: Path, capsys: pyt
     assert _run([larger], models[:1]) == 2
     assert "of toy at 32 px, but the first judge is of toy at 16 px" in " ".join(capsys.readouterr().out.split())
     assert _run([tmp_path / "none"], models[:1]) == 2
+    assert _run([], models[:1]) == 2 and _run(models[:1], []) == 2
+    assert "need at least one checkpoint each" in capsys.readouterr().out
+    assert _run(models[:1], models[:1], "--out", str(tmp_path / "new" / "judged.jsonl")) == 0
+    assert len((tmp_path / "new" / "judged.jsonl").read_text().splitlines()) == 2
     assert judge.main(["--models", str(models[0]), "--judges", str(models[0]), "--images", "1"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from examples.attngan.adapter import Adapter
 from examples.attngan.generator import Generator
 from examples.attngan.hosts import build_host, load_weights
 from examples.attngan.published.captions import vocabulary
-from examples.attngan.published.writing import write_published
+from examples.attngan.published.names import PublishedError
+from examples.attngan.published.writing import check_publishable, write_published
 from examples.sdgan import train
 from examples.sdgan.data import open_data
 from examples.sdgan.data.pickles import read_plain_pickle
@@ -61,6 +63,7 @@ def test_their_classes_load_it_and_compute_the_same(run: Path, tmp_path: Path) -
     assert torch.equal(images, sampler.images(CAPTIONS[::-1], noise))
 
     state = checkpoint.load(run / "checkpoint.pt")["phases"]["gan"]["discriminators"]
+    assert (out / "models/netD0.pth").read_bytes()[:2] != b"PK"  # a zip file, which no torch of Python 2 reads
     for i in (0, 1):
         discriminator = PublishedDiscriminator(i, 2, 8)
         discriminator.load_state_dict(read(f"models/netD{i}.pth"))
@@ -78,6 +81,7 @@ def test_captions_are_numbered_and_read_back(run: Path, tmp_path: Path) -> None:
         assert [" ".join(told[2][n] for n in c) for c in numbered] == [c for each in split.captions for c in each]
         files = read_plain_pickle(out / "data/birds" / name / "filenames.pickle")
         assert isinstance(files, list) and files[0].startswith("001.") and len(files) == len(split)
+        assert read_plain_pickle(out / "data/birds" / name / "class_info.pickle") == split.classes.tolist()
     # What retrofit makes of the folder is what was written.
     assert config.root is not None
     arguments = [
@@ -99,6 +103,27 @@ def test_captions_are_numbered_and_read_back(run: Path, tmp_path: Path) -> None:
     again, sampler = Adapter(host, 5).eval(), load_sampler(run)
     noise = torch.randn(2, 6)
     assert torch.equal(again(noise, sampler.encode(CAPTIONS)).images[-1], sampler.images(CAPTIONS, noise))
+
+
+def test_captions_are_found_by_counting(run: Path, tmp_path: Path) -> None:
+    """The published code takes caption 10 i + k of image i, however many an image has."""
+    config = checkpoint.from_json(checkpoint.load(run / "checkpoint.pt")["config"])
+    sampler, (train_split, test_split) = load_sampler(run), open_data(config)
+    captions = [list(each) for each in train_split.captions]
+    captions[0].append("a green bird")
+    captions[1] = ["a small bird", "zebra", "a red bird"]
+    odd = dataclasses.replace(train_split, captions=captions)
+    missing = write_published(tmp_path / "odd", config, sampler, None, None, (odd, test_split))
+    assert "other than 10 captions: of 2 images" in missing[-1]
+    told = read_plain_pickle(tmp_path / "odd/data/birds/captions.pickle")
+    assert isinstance(told, list) and len(told[0]) == 10 * len(captions)
+    spelled = [" ".join(told[2][n] for n in caption) for caption in told[0]]
+    assert spelled[:10] == captions[0][:10]
+    assert spelled[10:14] == ["a small bird", "a red bird"] * 2
+    assert spelled[20:30] == captions[2]
+    captions[2] = ["zebra"]
+    with pytest.raises(PublishedError, match="no word of its captions is one that the text encoder knows"):
+        write_published(tmp_path / "none", config, sampler, None, None, (odd, test_split))
 
 
 def test_an_inception_is_written_too(run: Path, tmp_path: Path) -> None:
@@ -140,4 +165,9 @@ def test_what_their_classes_cannot_hold_is_refused(
     ):
         assert reason in message
     assert not (tmp_path / "out").exists()
+    for size, architecture in ((512, "attndcgan"), (32, "attndcgan")):
+        generator = dataclasses.replace(config.generator, architecture=architecture)
+        other = dataclasses.replace(config, size=size, generator=generator)
+        with pytest.raises(PublishedError, match=rf"its images have \[{size}\] px; theirs have 64, 128 and 256"):
+            check_publishable(other, load_sampler(run))
     assert "no such checkpoint" in told("--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path / "out"))

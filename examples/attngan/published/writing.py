@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from examples.attngan.adapter import Adapter
 from examples.attngan.published import names
 from examples.sdgan.config import Config
+from examples.sdgan.data.cub import CAPTIONS
 from examples.sdgan.data.dataset import CaptionedImages
 from examples.sdgan.data.vocabulary import PADDING, Vocabulary, tokenize_as_published
 from examples.sdgan.inference.sampler import Sampler
@@ -36,8 +37,8 @@ def check_publishable(config: Config, sampler: Sampler) -> None:
         "its generator is a tree of ours (--generator.architecture attngan)": g.architecture == "tree",
         f"its norms are {g.norm}: netG_scbn.pth of a retrofit is for scbn.load_retrofitted": g.norm != "batch",
         "its text encoder is a pretrained model (--encoder.text)": not isinstance(sampler.text, TextEncoder),
-        f"the first image has {config.base_size} px, theirs has 64": config.base_size != 64
-        and g.architecture == "attngan",
+        f"its images have {config.sizes} px; theirs have 64, 128 and 256": not {*config.sizes} <= {64, 128, 256}
+        or (g.architecture == "attngan" and config.base_size != 64),
         f"--discriminator.norm {d.norm}": d.norm != "batch",
         f"--discriminator.condition {d.condition}": d.condition != "concat",
         f"--discriminator.head-channels {d.head_channels} is not 8 times --discriminator.channels {d.channels}": (
@@ -84,26 +85,31 @@ def write_published(
     single = config.generator.architecture == "attndcgan"
     assert isinstance(sampler.generator, Adapter)
     generator = sampler.generator.host.state_dict()
-    torch.save(_plain(generator), models / f"{kind}_{'AttnDCGAN' if single else 'AttnGAN'}2.pth")
+    _save(_plain(generator), models / f"{kind}_{'AttnDCGAN' if single else 'AttnGAN'}2.pth")
     if discriminators is None:
         missing.append("discriminators: the run's checkpoint.pt, which holds them, was not given")
     else:
         for i, (stage, size) in enumerate(zip(discriminators.stages, config.sizes, strict=True)):
             rename = partial(names.of_discriminator, size=size, unconditional=not single)
-            torch.save(_renamed(stage.state_dict(), rename), models / f"netD{i}.pth")
+            _save(_renamed(stage.state_dict(), rename), models / f"netD{i}.pth")
     known, rows = _known(sampler.vocabulary)
     text = sampler.text.state_dict()
     text["embedding.weight"] = text["embedding.weight"][rows]
-    torch.save(_renamed(text, names.of_text_encoder), encoders / "text_encoder200.pth")
+    _save(_renamed(text, names.of_text_encoder), encoders / "text_encoder200.pth")
     if isinstance(image, InceptionImageEncoder):
-        torch.save(_renamed(image.state_dict(), names.of_image_encoder), encoders / "image_encoder200.pth")
+        _save(_renamed(image.state_dict(), names.of_image_encoder), encoders / "image_encoder200.pth")
     else:
         missing.append("image encoder: a small one (--encoder.image small); the published one is an Inception v3")
     left = len(sampler.vocabulary.known) - len(known) + 1
     if left:
         missing.append(f"{left:,} words that the published tokenisation would not find")
-    _write_captions(data, known, splits)
+    missing += _write_captions(data, known, splits, config.captions_per_image or CAPTIONS[config.data])
     return missing
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    # As a zip file, which is the default, no torch of Python 2 reads it.
+    torch.save(state, path, _use_new_zipfile_serialization=False)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,16 +132,31 @@ def _known(vocabulary: Any) -> tuple[list[str], list[int]]:
     return known, rows
 
 
-def _write_captions(data: Path, known: list[str], splits: tuple[CaptionedImages, CaptionedImages]) -> None:
+def _write_captions(
+    data: Path, known: list[str], splits: tuple[CaptionedImages, CaptionedImages], each: int
+) -> list[str]:
+    """The published code finds captions by counting: each image has the same number, and none is empty."""
     numbers = {word: number for number, word in enumerate(known)}
-    told = []
+    told, changed = [], 0
     for name, split in zip(("train", "test"), splits, strict=True):
-        captions = (caption for each in split.captions for caption in each)
-        told.append([[numbers[w] for w in tokenize_as_published(c) if w in numbers] for c in captions])
+        numbered = []
+        for image, captions in zip(_names(split), split.captions, strict=True):
+            found = [[numbers[w] for w in tokenize_as_published(c) if w in numbers] for c in captions]
+            found = [caption for caption in found if caption]
+            if not found:
+                raise names.PublishedError(f"{image}: no word of its captions is one that the text encoder knows")
+            changed += len(found) != each
+            numbered += [found[k % len(found)] for k in range(each)]
+        told.append(numbered)
         (data / name).mkdir()
         (data / name / "filenames.pickle").write_bytes(pickle.dumps(list(_names(split)), _PROTOCOL))
+        if split.classes is not None:
+            classes = pickle.dumps(split.classes.tolist(), _PROTOCOL)
+            (data / name / "class_info.pickle").write_bytes(classes)
     content = [*told, dict(enumerate(known)), numbers]
     (data / "captions.pickle").write_bytes(pickle.dumps(content, _PROTOCOL))
+    note = f"other than {each} captions: of {changed:,} images the first {each}, or some of them twice"
+    return [note] if changed else []
 
 
 def _names(split: CaptionedImages) -> Iterator[str]:

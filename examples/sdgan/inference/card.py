@@ -20,8 +20,8 @@ _TOLD = {
     "caption_fidelity": "Share of the attributes named in held-out captions that a classifier finds in the pictures",
     "novel_caption_fidelity": "The same for birds whose attributes were drawn independently",
     "chance": "Caption fidelity by chance",
-    "r_precision": "How often the matching network finds the caption among 100",
-    "matching_distance": "Fréchet distance in the matching network's features",
+    "r_precision": "How often the matching network that it was trained with finds the caption among {candidates}",
+    "matching_distance": "Fréchet distance in that network's features",
 }
 
 
@@ -74,13 +74,18 @@ def _body(
     config: Config, metrics: Mapping[str, Any], measured: Mapping[str, Any], example: str, shown: bool
 ) -> str:
     g = config.generator
-    what = "SD-GAN" if g.architecture == "tree" else "AttnGAN with SCBN"
+    norms = " ".join(dict.fromkeys(g.norms or (g.norm,)))
+    plain = norms == "batch"
+    tree = "SD-GAN's generator" + (" with attention to words" if g.attention else "")
+    what = tree if g.architecture == "tree" else "AttnGAN" if g.architecture == "attngan" else "AttnDCGAN"
+    if g.architecture != "tree" and not plain:
+        what += " with SCBN"
     parts = [f"# {what}, {config.size} px, {config.data}"]
     if shown:
         parts.append("![Images generated from captions](samples.png)")
     parts += [
-        f"A text-to-image generator trained with [scbn](https://arxiv.org/abs/1904.01480): norm `{' '.join(g.norms) or g.norm}`, channels "
-        f"{tuple(g.channels)}, {metrics['steps']:,} steps of {config.batch_size} pairs. It knows captions such as "
+        f"A text-to-image generator ([SD-GAN](https://arxiv.org/abs/1904.01480), scbn): norm `{norms}`, channels "
+        f"{tuple(g.channels)}, {_trained(metrics)} of {config.batch_size} pairs. It knows captions such as "
         f'"{example}", and little beyond what such captions say.',
         f"**Data:** {_DATA[config.data]}.",
         "## Load it\n\nIn a clone of the code:\n\n"
@@ -92,14 +97,31 @@ def _body(
         "model` writes a picture.",
     ]
     if measured:
-        rows = "".join(f"| {_TOLD[name]} | {_value(value)} |\n" for name, value in measured.items())
+        rows = "".join(
+            f"| {_TOLD[name].format(candidates=value.get('candidates', 100))} | {_value(value)} |\n"
+            for name, value in measured.items()
+        )
         parts.append(f"## Measured\n\n| | value [95 % interval] |\n|---|---|\n{rows}".rstrip())
     parts += [
-        f"## Recipe\n\nEvery option is in `config.json`; torch {metrics['torch']}, seed {config.seed}.",
+        f"## Recipe\n\nEvery option is in `config.json`; torch {metrics['torch']}, seed {config.seed}.{_text(config)}",
         "## Not measured\n\nNo person has judged the pictures. Words that the text encoder does not know are left out "
         "or unknown.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _trained(metrics: Mapping[str, Any]) -> str:
+    """Of a retrofit, from where it began."""
+    if "before_steps" not in metrics:
+        return f"{metrics['steps']:,} steps"
+    given = metrics.get("checkpoint")
+    start = f"the weights of {given}" if given else f"{metrics['before_steps']:,} steps without SCBN"
+    return f"fine-tuned from {start} for {metrics['steps']:,} steps"
+
+
+def _text(config: Config) -> str:
+    e = config.encoder
+    return f" Its text encoder is `{Path(e.text).name}`, which loading needs too." if e.text else ""
 
 
 def _value(found: Mapping[str, Any]) -> str:

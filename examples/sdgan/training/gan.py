@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -77,10 +78,8 @@ class GanTraining(Phase):
                 stage.get_submodule("siamese").requires_grad_(False)
         if config.sync_batch_norm:
             generator, discriminators = (share_statistics(m, fabric.device) for m in (generator, discriminators))
-        self.average = AveragedModel(
-            generator, device=fabric.device, multi_avg_fn=self._move_average, use_buffers=True
-        )
-        # On the host: each update asks for it, and would wait for a GPU. At 0, the first update copies the weights.
+        self.average = AveragedModel(generator, device=fabric.device, use_buffers=True)
+        # On the host, which asks for it. At 0, the first update copies the weights.
         self.average.n_averaged = torch.tensor(int(averaged), device="cpu")
         self._averaged = averaged
         if config.compile:
@@ -134,7 +133,7 @@ class GanTraining(Phase):
         # Short runs would else average with weights that nobody trained.
         most = 1.0 if self._averaged else (1 + step) / (10 + step)
         self._decay = min(self.config.generator.ema, most)
-        self.average.update_parameters(self.generator)
+        self._move_average()
         return {name: torch.stack([f[name] for f in found]).mean(0) for name in found[0]}
 
     def _micro_batches(self, step: int, batch: PairBatch) -> list[MicroBatch]:
@@ -243,12 +242,16 @@ class GanTraining(Phase):
         )
         return word + sentence
 
-    def _move_average(self, averaged: Any, current: Any, _: Any) -> None:
-        for mean, new in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        """What ``update_parameters`` does, which sends ``n_averaged`` to the device and waits for it."""
+        first = int(self.average.n_averaged) == 0
+        for mean, new in zip(_values(self.average.module), _values(self.generator), strict=True):
+            if mean.is_floating_point() and not first:
                 mean.lerp_(new, 1 - self._decay)
             else:
                 mean.copy_(new)
+        self.average.n_averaged += 1
 
     def _contrast(self, outputs: list[DiscriminatorOutput], batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and sums and counts of the distances that margin and alpha must be judged by."""
@@ -289,6 +292,10 @@ def pyramid(images: Tensor, sizes: list[int]) -> list[Tensor]:
         for size in sizes
     ]
     return [image.contiguous(memory_format=torch.channels_last) for image in scaled]
+
+
+def _values(module: nn.Module) -> Iterable[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
 
 
 def _freeze(parameters: Iterable[nn.Parameter], frozen: bool) -> None:
