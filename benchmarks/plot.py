@@ -21,6 +21,7 @@ FLOOR = {"step": 8, "inference": 2}
 _SUMMARY = (
     "SentenceSCBN",
     "WordSCBN",
+    "WordSCBN, eager backend, compiled",
     "formula as written",
     "formula as written, compiled",
     "attention by SDPA",
