@@ -218,11 +218,13 @@ def last_table(records: list[Record], measures: Sequence[str]) -> str:
 
 
 def _table(records: list[Record], measures: Sequence[str], read: Any, cost: bool = False) -> str:
+    counts = {len([r for r in records if r["variant"] == v]) for v in dict.fromkeys(r["variant"] for r in records)}
+    alike = len(counts) == 1  # then a column of them would say the same in every row
     head = [
-        "",
+        f"{(n := next(iter(counts)))} seed{'s' * (n > 1)}" if alike else "",
         *(m.replace("_", " ") for m in measures),
         *(["CPU s / step", "G parameters"] if cost else []),
-        "seeds",
+        *([] if alike else ["seeds"]),
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for variant in dict.fromkeys(r["variant"] for r in records):
@@ -234,7 +236,7 @@ def _table(records: list[Record], measures: Sequence[str], read: Any, cost: bool
         if cost:
             cells.append(f"{mean(r['points'][-1]['cpu_seconds'] / r['points'][-1]['step'] for r in runs):.3f}")
             cells.append(f"{runs[0]['generator_parameters'] / 1e3:.0f} k")
-        lines.append("| " + " | ".join([variant, *cells, str(len(runs))]) + " |")
+        lines.append("| " + " | ".join([variant, *cells, *([] if alike else [str(len(runs))])]) + " |")
     return "\n".join(lines)
 
 
