@@ -178,6 +178,8 @@ def test_the_header_and_the_map_use_the_addresses(monkeypatch: pytest.MonkeyPatc
     for addresses in (filled, {"repository": "", "site": ""}):
         monkeypatch.setattr(hooks.metadata, "addresses", lambda addresses=addresses: addresses)
         config = hooks.on_config(SimpleNamespace())
-        wanted = (filled["repository"], "scbn", f"{filled['site']}/") if addresses is filled else (None, None, None)
+        wanted = (
+            (filled["repository"], "scbn", f"{filled['site']}/") if addresses is filled else (None, None, None)
+        )
         assert (config.repo_url, config.repo_name, config.site_url) == wanted
         assert config.site_name == f"scbn {scbn.__version__}"
