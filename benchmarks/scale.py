@@ -175,8 +175,8 @@ def plot(record: dict[str, Any], path: Path) -> None:
     names = [str(r["processes"]) for r in record["processes"]]
     panels[3].bar(names, [median(r) for r in rates], color="C0")
     panels[3].plot(names, [median(rates[0]) * r["processes"] for r in record["processes"]], "k_", markersize=30)
-    panels[3].set(xlabel="processes, one thread each (line: ideal)", ylabel="images/s")
-    told = ", ".join(f"{value} {name}" for name, value in START.items())
+    panels[3].set(xlabel="processes (line: ideal)", ylabel="images/s")
+    told = f"{START['pairs']} pairs, {START['size']} px, {START['words']} words"
     figure.suptitle(
         f"A training step from {told}; {record['machine']}, one thread, commit {record['commit']}", fontsize=9
     )
