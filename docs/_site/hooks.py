@@ -19,7 +19,7 @@ import metadata
 import pictures
 
 ROOT = Path(__file__).resolve().parents[2]
-_pictures: dict[str, Path] = {}
+_pictures: dict[str, tuple[Path, float]] = {}
 FROM_ROOT = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 # What pages show or link to and that lies outside docs/.
 ASSETS = ("benchmarks/results/**/*.png", "benchmarks/results/**/*.json", "CITATION.cff")

@@ -157,13 +157,18 @@ def test_pictures_have_a_size_and_a_dark_version(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.png")
     file = SimpleNamespace(abs_src_path=str(tmp_path / "a.png"), dest_uri="images/a.png")
     files = SimpleNamespace(get_file_from_path=lambda path: file if path == "images/a.png" else None)
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, float]] = {}
     shown = pictures.show('<p><img alt="A red square" src="../images/a.png"></p>', "page/", files, found)
     assert shown.count('width="1200" height="72"') == 2 and shown.count("A red square") == 2
     assert 'href="../images/a.png"' in shown and 'src="../images/a-dark.webp#only-dark"' in shown
     pictures.write(found, tmp_path / "site")
     with Image.open(tmp_path / "site" / "images" / "a.webp") as small:
         assert small.size == (1200, 72)
+    half = pictures.show('<p><img alt="Half" data-left="0.5" src="../images/a.png"></p>', "page/", files, found)
+    assert 'href="../images/a.png"' in half and 'src="../images/a-left50.webp' in half
+    pictures.write(found, tmp_path / "site")
+    with Image.open(tmp_path / "site" / "images" / "a-left50.webp") as small:
+        assert small.size == (1000, 120)
     dark = np.asarray(pictures.darkened(Image.fromarray(pixels)))
     assert (dark[60, 60] == [200, 30, 30]).all()
     assert dark[0, 0].max() < 50 and dark[12, 50].min() > 200
