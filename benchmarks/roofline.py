@@ -57,15 +57,13 @@ class Cost:
     Attributes:
         flops: of convolutions and products.
         moved: bytes read and written, each operation alone.
-        busy: seconds, each operation at the peak that limits it.
-        limited: seconds of ``busy`` by what limits: compute or memory.
+        limited: seconds, each operation at the peak that limits it, by which that is: compute or memory.
         operations: launched.
         parameters: whose gradients processes share.
     """
 
     flops: float = 0.0
     moved: float = 0.0
-    busy: float = 0.0
     limited: dict[str, float] = dataclasses.field(default_factory=lambda: {"compute": 0.0, "memory": 0.0})
     operations: int = 0
     parameters: int = 0
@@ -101,13 +99,12 @@ class Counting(TorchDispatchMode):
         limit = max(times, key=lambda name: times[name])
         self.cost.flops += flops
         self.cost.moved += moved
-        self.cost.busy += times[limit]
         self.cost.limited[limit] += times[limit]
         self.cost.operations += 1
 
 
-class _OneProcess:
-    """What a phase asks of Fabric."""
+class OneProcess:
+    """What a phase of training asks of Fabric, for tensors without values."""
 
     device, world_size, global_rank = META, 1, 0
 
@@ -141,7 +138,7 @@ def step_cost(config: Config, tflops: float, tbytes: float) -> Cost:
     n, words = 2 * config.batch_size, config.encoder.words
     with META, _optimizers_for_shapes():
         text, image = _Text(config.encoder.dim), InceptionImageEncoder(config.encoder.dim, "random")
-        fabric: Any = _OneProcess()
+        fabric: Any = OneProcess()
         gan = GanTraining(fabric, config, text, image)  # pyright: ignore[reportArgumentType]
         which = torch.zeros(n, dtype=torch.int64)
         pixels = torch.zeros(n, 3, config.size, config.size, dtype=torch.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from helpers import trained
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.roofline import META, OneProcess
 from examples.sdgan.config import Config, EncoderOptions
 from examples.sdgan.data.dataset import CaptionedImages
 from examples.sdgan.data.pairs import PairBatch
@@ -29,7 +29,7 @@ from examples.sdgan.training.workspace import Workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 # In place of a GPU: it has shapes only, so that fetching a value (item, nonzero, cpu, a mask as an index) raises.
-GPU = torch.device("meta")
+GPU = META
 
 
 class Waits(TorchDispatchMode):
@@ -51,22 +51,6 @@ class Waits(TorchDispatchMode):
                     :1
                 ] or [""]
         return out
-
-
-class OneGpu:
-    """What a phase asks of Fabric."""
-
-    device, world_size, global_rank = GPU, 1, 0
-
-    def setup(self, module: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
-        object.__setattr__(module, "module", module)
-        return module, optimizer
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def autocast(self) -> Any:
-        return contextlib.nullcontext()
 
 
 class Rnn(nn.Module):
@@ -125,7 +109,7 @@ def _parts(config: Config) -> tuple[TextEncoder, SmallImageEncoder]:
 def test_a_step_of_the_gan_waits_for_nothing(gpu: None, accumulate: int) -> None:
     config = _config(accumulate=accumulate)
     with GPU:
-        gan = GanTraining(OneGpu(), config, *_parts(config))  # pyright: ignore[reportArgumentType]
+        gan = GanTraining(OneProcess(), config, *_parts(config))  # pyright: ignore[reportArgumentType]
     for stage in gan.discriminators.modules():
         assert all(parameter.device == GPU for parameter in stage.parameters())
     batch = _batch()
@@ -143,7 +127,7 @@ def test_a_step_of_the_encoders_waits_for_nothing(gpu: None, labels: bool) -> No
     targets = torch.tensor([[0, 1], [1, 0], [1, 2]])
     data = CaptionedImages("", [], [["a"]] * 3, labels=targets)  # pyright: ignore[reportArgumentType]
     with GPU:
-        phase = EncoderTraining(OneGpu(), config, *_parts(config), data)  # pyright: ignore[reportArgumentType]
+        phase = EncoderTraining(OneProcess(), config, *_parts(config), data)  # pyright: ignore[reportArgumentType]
     batch = _batch()
     with Waits() as waits:
         losses = phase.step(0, batch)
@@ -178,8 +162,8 @@ def test_captions_whose_lengths_are_not_at_hand_are_fetched(gpu: None) -> None:
 
 
 def test_batches_come_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OneGpu, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(OneProcess, "device", torch.device("cuda", 0))
     data = CaptionedImages("", [], [["a bird", "a blue bird"]] * 3)  # pyright: ignore[reportArgumentType]
-    workspace = SimpleNamespace(config=_config(), fabric=OneGpu(), train=data, vocabulary=trained.VOCABULARY)
+    workspace = SimpleNamespace(config=_config(), fabric=OneProcess(), train=data, vocabulary=trained.VOCABULARY)
     phase = SimpleNamespace(batches=Batches(2, 0.5, 0))
     assert Workspace.loader(workspace, phase, 0, 1).pin_memory  # pyright: ignore[reportArgumentType]
