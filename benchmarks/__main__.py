@@ -18,8 +18,8 @@ from benchmarks.candidates import BASELINE, CANDIDATES
 from benchmarks.generator import measure_generator
 from benchmarks.growth import growth
 from benchmarks.report import table, write
-from benchmarks.run import DTYPES, Row, Setting, Shape, measure
-from benchmarks.timing import copy_bandwidth
+from benchmarks.run import DTYPES, Row, Shape, measure
+from benchmarks.timing import Setting, copy_bandwidth
 from examples.provenance import commit, machine
 
 SHAPES: dict[str, tuple[Shape, ...]] = {
@@ -34,6 +34,10 @@ class Options:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    """Of x in memory; the trainer runs channels_last."""
+    allocator: Literal["trimmed", "warm"] = "trimmed"
+    """trimmed: free memory goes back to the system before each timing; warm: the call has just run."""
     shapes: tuple[Shape, ...] = ()
     """Of x: samples, channels, height, width; by default what suits the device."""
     candidates: tuple[str, ...] = ("*",)
@@ -70,7 +74,9 @@ def main() -> int:
         options = dataclasses.replace(options, shapes=((4, 64, 64, 64),), rounds=3)
         chosen = [c for c in chosen if c.cost == 0]
     torch.set_num_threads(options.threads)
-    setting = Setting(device, options.dtype, options.words, options.rounds, options.threads)
+    setting = Setting(
+        device, options.dtype, options.words, options.rounds, options.threads, options.layout, options.allocator
+    )
     console = Console()
     rows: list[Row] = []
     generator: list[Row] = []
@@ -82,7 +88,7 @@ def main() -> int:
         def say(text: str) -> None:
             progress.update(task, description=text)
 
-        limit = copy_bandwidth(device, options.threads)
+        limit = copy_bandwidth(setting)
         for shape in options.shapes or SHAPES[device]:
             rows += measure(shape, chosen, setting, lambda s, shape=shape: say(f"{shape}: {s}"))
         if options.generator:
@@ -95,7 +101,6 @@ def main() -> int:
         "torch": torch.__version__,
         "commit": commit(),
         **dataclasses.asdict(setting),
-        "allocator": "default, trimmed before every timing" if device == "cpu" else "default",
         "copy_bytes_per_second": limit,
     }
     itemsize = DTYPES[options.dtype].itemsize

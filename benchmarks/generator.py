@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.run import DIM, Row, Setting, text_of
-from benchmarks.timing import seconds
+from benchmarks.run import DIM, LAYOUTS, Row, text_of
+from benchmarks.timing import Setting, seconds
 from scbn import TreeGenerator
 
 NORMS = {
@@ -25,9 +25,8 @@ def measure_generator(setting: Setting, samples: int, channels: int, report: Cal
     rows, steps, stills = [], [], []
     for name, norm in NORMS.items():
         torch.manual_seed(0)
-        model = TreeGenerator(DIM, DIM, stages=3, base_size=64, channels=channels, norm=norm or "batch").to(
-            setting.device
-        )
+        model = TreeGenerator(DIM, DIM, stages=3, base_size=64, channels=channels, norm=norm or "batch")
+        model.to(setting.device).to(memory_format=LAYOUTS[setting.layout])
         rows.append(Row(name, shape, setting.words))
 
         def step(model=model) -> None:
@@ -45,7 +44,7 @@ def measure_generator(setting: Setting, samples: int, channels: int, report: Cal
     for number in range(setting.rounds + 1):
         for row, step, still in zip(rows, steps, stills, strict=True):
             report(f"round {number}/{setting.rounds} {row.candidate}")
-            times = seconds(step, setting.device, setting.threads), seconds(still, setting.device, setting.threads)
+            times = seconds(step, setting), seconds(still, setting)
             if number:
                 row.step.append(times[0])
                 row.inference.append(times[1])

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from benchmarks.candidates import CANDIDATES
-from benchmarks.run import Row, Setting, Shape, measure
+from benchmarks.run import Row, Shape, measure
+from benchmarks.timing import Setting
 
 NAMES = ("BatchNorm2d", "SentenceSCBN", "WordSCBN", "formula as written")
 START: Shape = (4, 64, 64, 64)

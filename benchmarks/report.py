@@ -84,7 +84,7 @@ def write(
             )
     title = (
         f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, "
-        f"T = {about['words']}, {about['dtype']}, commit {about['commit']}"
+        f"T = {about['words']}, {about['dtype']}, {about['layout'].replace('_', ' ')}, {about['allocator']} memory, commit {about['commit']}"
     )
     plot_ratios(rows, folder / "results.png", title)
     plot_summary(rows, folder / "summary.png", title)

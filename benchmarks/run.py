@@ -11,25 +11,15 @@ from torch import Tensor
 
 from benchmarks.alternatives import Call, Layer
 from benchmarks.candidates import Candidate
-from benchmarks.timing import seconds
+from benchmarks.timing import Setting, seconds
 from scbn import SentenceSCBN, TextFeatures, WordSCBN, reference
 
 Shape = tuple[int, int, int, int]
 DIM = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # Of what rounding of the dtype explains, for an output or gradient against its largest value.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 1e-2}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and how everything runs."""
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    words: int = 18
-    rounds: int = 9
-    threads: int = 1
 
 
 @dataclass
@@ -62,7 +52,7 @@ def text_of(samples: int, words: int, device: str = "cpu") -> TextFeatures:
     return TextFeatures(*(None if t is None else t.to(device) for t in text))
 
 
-def check_correctness(candidate: Candidate, words: int, device: str = "cpu", dtype: str = "float32") -> float:
+def check_correctness(candidate: Candidate, setting: Setting) -> float:
     """The largest relative error of output and gradients against the float64 oracle, on a small map.
 
     Raises:
@@ -70,10 +60,11 @@ def check_correctness(candidate: Candidate, words: int, device: str = "cpu", dty
     """
     assert candidate.same_as is not None
     torch.manual_seed(1)
-    kind = DTYPES[dtype]
+    device, words, kind = setting.device, setting.words, DTYPES[setting.dtype]
     layer = layers(16)[candidate.same_as]
     x, text = (torch.randn(3, 16, 24, 20) * 1.5 + 0.5).to(kind), text_of(3, words)
     weight = torch.randn(x.shape).to(kind)
+    memory = LAYOUTS[setting.layout]
 
     exact = copy.deepcopy(layer).double()
     exact_text = TextFeatures(*(None if t is None else t.double() for t in text))
@@ -81,14 +72,14 @@ def check_correctness(candidate: Candidate, words: int, device: str = "cpu", dty
     layer = layer.to(device)
     call = _compiled(candidate.make(layer)) if candidate.compiled else candidate.make(layer)
     text = TextFeatures(*(None if t is None else t.to(device) for t in text))
-    got = _gradients(call, x.to(device), text, weight.to(device), list(layer.parameters()))
+    got = _gradients(call, x.to(device, memory_format=memory), text, weight.to(device), list(layer.parameters()))
     # float32's tolerance is for relative errors; half precision has cancelling sums that are small by chance.
     floor = 1e-3 if kind == torch.float32 else 1.0
     errors = [
         float((a.cpu().double() - b).abs().max() / b.abs().max().clamp(min=floor))
         for a, b in zip(got, want, strict=True)
     ]
-    if not max(errors) < TOLERANCE[dtype]:
+    if not max(errors) < TOLERANCE[setting.dtype]:
         raise ValueError(f"{candidate.name} disagrees with the oracle: relative errors {errors}")
     return max(errors)
 
@@ -120,13 +111,15 @@ def measure(
     torch.manual_seed(0)
     n, c = shape[:2]
     device, kind = setting.device, DTYPES[setting.dtype]
-    x = torch.randn(shape, device=device).to(kind).requires_grad_()
-    dy, text = torch.randn(shape, device=device).to(kind), text_of(n, setting.words, device)
+    memory = LAYOUTS[setting.layout]
+    x = torch.randn(shape, device=device).to(kind, memory_format=memory).requires_grad_()
+    dy = torch.randn(shape, device=device).to(kind, memory_format=memory)
+    text = text_of(n, setting.words, device)
     rows: list[Row] = []
     calls: list[tuple[Callable[[], object], Callable[[], object]]] = []
     for candidate in candidates:
         report(f"checking {candidate.name}")
-        error = check_correctness(candidate, setting.words, device, setting.dtype) if candidate.same_as else None
+        error = check_correctness(candidate, setting) if candidate.same_as else None
         row = Row(candidate.name, shape, setting.words, error)
         layer = layers(c, device)[candidate.same_as or "word"]
         train, still = candidate.make(layer), candidate.make(copy.deepcopy(layer).eval())
@@ -140,7 +133,7 @@ def measure(
     for number in range(setting.rounds + 1):
         for row, (step, inference) in zip(rows, calls, strict=True):
             report(f"round {number}/{setting.rounds} {row.candidate}")
-            times = seconds(step, device, setting.threads), seconds(inference, device, setting.threads)
+            times = seconds(step, setting), seconds(inference, setting)
             x.grad = None
             if number:
                 row.step.append(times[0])

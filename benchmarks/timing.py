@@ -5,21 +5,38 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch.utils.benchmark import Timer
 
 
-def seconds(call: Callable[[], object], device: str, threads: int) -> float:
+@dataclass(frozen=True)
+class Setting:
+    """Where and how everything runs."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    words: int = 18
+    rounds: int = 9
+    threads: int = 1
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    allocator: Literal["trimmed", "warm"] = "trimmed"
+
+
+def seconds(call: Callable[[], object], setting: Setting) -> float:
     """One timing of ``call``: a run on the CPU, on a GPU the median of those that fit into 25 ms."""
-    if device == "cuda":
+    if setting.device == "cuda":
         from triton.testing import do_bench
 
         milliseconds: Any = do_bench(call, warmup=5, rep=25, return_mode="median")
         return milliseconds / 1e3
-    _trim()
-    return Timer("call()", globals={"call": call}, num_threads=threads).timeit(1).median
+    if setting.allocator == "trimmed":
+        _trim()
+    else:
+        call()
+    return Timer("call()", globals={"call": call}, num_threads=setting.threads).timeit(1).median
 
 
 def _trim() -> None:
@@ -31,13 +48,13 @@ def _trim() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def copy_bandwidth(device: str, threads: int, megabytes: int = 256) -> float:
+def copy_bandwidth(setting: Setting, megabytes: int = 256) -> float:
     """Bytes a second of a copy, reading and writing counted: what no kernel that reads and writes can beat by much."""
-    source = torch.ones(megabytes << 18, device=device)
+    source = torch.ones(megabytes << 18, device=setting.device)
     target = torch.empty_like(source)
 
     def copy() -> None:
         target.copy_(source)
 
     copy()
-    return 2 * source.numel() * 4 / min(seconds(copy, device, threads) for _ in range(5))
+    return 2 * source.numel() * 4 / min(seconds(copy, setting) for _ in range(5))

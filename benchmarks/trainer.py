@@ -2,7 +2,8 @@
 
 A generated image counts once it has been carried through one full update of the generator and of all discriminators.
 Both train 64, 128 and 256 px with the preset ``cub``'s sizes and an Inception v3 and an LSTM of the same size; ours with
-word and sentence SCBN and the Siamese loss, AttnGAN with its attention.
+word and sentence SCBN and the Siamese loss, AttnGAN with its attention. Ours runs in float32, as the published code
+does, and in bfloat16 where the trainer's ``--precision bf16-mixed`` takes it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -41,7 +43,7 @@ from examples.sdgan.training.gan import GanTraining, pyramid
 from scbn import TextFeatures
 
 _VOCABULARY, _WORDS = 5450, 18
-PARTS = ("_parts", "_generate", "_learn_discriminators", "_learn_generator", "_damsm")
+PARTS = ("_micro_batches", "_generate", "_learn_discriminators", "_learn_generator", "_damsm")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     """Threads torch may use; 0 leaves its own choice."""
+    precision: tuple[Literal["32-true", "bf16-mixed"], ...] = ("32-true", "bf16-mixed")
+    """Of ours."""
     compile: bool = False
     """Compile our generator and discriminators."""
     out: Path = Path("runs/benchmarks")
@@ -88,11 +92,25 @@ def run(options: Options, device: str, console: Console) -> dict[str, Any]:
     tokens, lengths = captions(options.images, device)
     pixels = torch.randint(256, (options.images, 3, 256, 256), dtype=torch.uint8, device=device)
     classes = torch.arange(options.images, device=device)
-    ours, config = our_training(options, device)
     same = torch.arange(options.images // 2, device=device) % 2 == 0
     batch = PairBatch(pixels, tokens, same, classes, classes, tokens.cpu().numpy())
-    steps = iter(range(1 << 30))
-    candidates: dict[str, Callable[[], Any]] = {"SD-GAN, ours": lambda: ours.step(next(steps), batch)}
+    ours: dict[str, GanTraining] = {}
+    candidates: dict[str, Callable[[], Any]] = {}
+    first: dict[str, dict[str, float]] = {}
+    config = Config()
+    for precision in options.precision:
+        name = "SD-GAN, ours" if precision == "32-true" else f"SD-GAN, ours, {precision}"
+        ours[name], config = our_training(options, device, precision)
+        # The first step warms up: allocator, oneDNN's and cuDNN's choices, compilation.
+        first[name] = {k: float(v.mean()) for k, v in ours[name].step(0, batch).items() if v.dim() == 0}
+        steps = iter(range(1, 1 << 30))
+        candidates[name] = partial(lambda ours, steps: ours.step(next(steps), batch), ours[name], steps)
+    precisions = None
+    if len(ours) == 2:
+        precisions = same_losses(*first.values())
+        console.print(
+            f"same first step in both precisions: largest relative difference of a loss {precisions:.1e}"
+        )
     agreement = None
     theirs = None
     if options.attngan is not None:
@@ -110,7 +128,7 @@ def run(options: Options, device: str, console: Console) -> dict[str, Any]:
 
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for name, call in candidates.items():
-        call()  # allocator, oneDNN's and cuDNN's choices, compilation
+        call()
         call()
         console.print(f"{name}: warm")
     for number in range(options.rounds):
@@ -119,17 +137,20 @@ def run(options: Options, device: str, console: Console) -> dict[str, Any]:
         console.print(
             f"round {number + 1}/{options.rounds}: " + ", ".join(f"{n} {t[-1]:.2f} s" for n, t in times.items())
         )
-    parts = profile(ours, candidates["SD-GAN, ours"], device)
+    parts = {name: profile(training, candidates[name], device) for name, training in ours.items()}
     return {
         "images": options.images,
         "seconds": times,
         "images_per_second": {name: options.images / median(t) for name, t in times.items()},
-        "ratio": None
-        if theirs is None
-        else median(a / b for a, b in zip(times["AttnGAN, published code"], times["SD-GAN, ours"], strict=True)),
+        "ratio": {
+            name: median(a / b for a, b in zip(times["AttnGAN, published code"], times[name], strict=True))
+            for name in ours
+            if theirs is not None
+        },
         "loss_agreement": agreement,
+        "precision_agreement": precisions,
         "parameters": {
-            "SD-GAN, ours": [_count(ours.generator), _count(ours.discriminators)],
+            **{name: [_count(each.generator), _count(each.discriminators)] for name, each in ours.items()},
             **(
                 {}
                 if theirs is None
@@ -157,10 +178,27 @@ def captions(count: int, device: str) -> tuple[Tensor, Tensor]:
     return tokens.to(device), lengths
 
 
-def our_training(options: Options, device: str) -> tuple[GanTraining, Config]:
+def same_losses(exact: dict[str, float], rounded: dict[str, float]) -> float:
+    """The largest relative difference of a step's losses from the same weights, batch and noise.
+
+    Raises:
+        ValueError: it is more than bfloat16 explains.
+    """
+    found = max(abs(rounded[name] - value) / max(abs(value), 1e-2) for name, value in exact.items())
+    if not found < 0.05:
+        raise ValueError(f"the first step's losses differ by {found:.0%} between precisions: {exact}, {rounded}")
+    return found
+
+
+def our_training(
+    options: Options, device: str, precision: Literal["32-true", "bf16-mixed"]
+) -> tuple[GanTraining, Config]:
     """The trainer's step with the preset ``cub``."""
-    config = dataclasses.replace(preset("cub"), batch_size=options.images // 2, compile=options.compile)
-    fabric = Fabric(accelerator=device, devices=1)
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        preset("cub"), batch_size=options.images // 2, compile=options.compile, precision=precision
+    )
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)
     text = TextEncoder(_VOCABULARY, config.encoder).to(device)
     image = InceptionImageEncoder(config.encoder.dim, "random").to(device)
     return GanTraining(fabric, config, text, image), config
@@ -231,12 +269,13 @@ def table(record: dict[str, Any]) -> Table:
             f"{g / 1e6:.1f} M, {d / 1e6:.1f} M",
         )
     if record["ratio"]:
-        result.caption = f"ours / AttnGAN: {record['ratio']:.2f} (median of the rounds)"
+        told = ", ".join(f"{name}: {ratio:.2f}" for name, ratio in record["ratio"].items())
+        result.caption = f"images per second against AttnGAN's (median of the rounds): {told}"
     return result
 
 
 _PARTS = {
-    "parts": "text, noise, real images",
+    "micro_batches": "text, noise, real images",
     "generate": "generate",
     "learn_discriminators": "update of the discriminators",
     "learn_generator": "update of the generator",
@@ -246,18 +285,26 @@ _PARTS = {
 
 def plot(record: dict[str, Any], path: Path) -> None:
     """Images per second of both, every round a dot; and the parts of our step."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     for row, (name, times) in enumerate(record["seconds"].items()):
         left.barh(row, record["images"] / median(times), color=f"C{row}", alpha=0.6)
         left.plot([record["images"] / t for t in times], [row] * len(times), "k.", markersize=4)
         left.text(0, row, f"  {name}", va="center", fontsize=8)
     left.set_yticks([])
     left.set_xlabel("images / s")
-    parts = {_PARTS.get(k, k): v for k, v in record["parts_of_a_step"].items() if k != "step"}
-    bars = right.barh(list(parts)[::-1], list(parts.values())[::-1], color="C0", alpha=0.6)
-    right.bar_label(bars, fmt=" %.2f", fontsize=7)
+    each = record["parts_of_a_step"]
+    labels = list(_PARTS.values())[::-1]
+    height = 0.8 / len(each)
+    for number, (name, parts) in enumerate(each.items()):
+        values = [parts[part] for part in _PARTS]
+        places = [row - number * height for row in range(len(labels))]
+        label = f"{name}: {parts['step']:.2f} in all"
+        bars = right.barh(places, values[::-1], height, color=f"C{number}", alpha=0.6, label=label)
+        right.bar_label(bars, fmt=" %.2f", fontsize=7)
+    right.set_yticks(range(len(labels)), labels)
     right.margins(x=0.12)
-    right.set_xlabel(f"seconds, of {record['parts_of_a_step']['step']:.2f} in all")
+    right.set_xlabel("seconds of a step")
+    right.legend(fontsize=7)
     right.tick_params(labelsize=8)
     told = f"{record['device']}, {record['threads']} thread(s), torch {record['torch']}, commit {record['commit']}"
     figure.suptitle(told, fontsize=9)

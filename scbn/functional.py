@@ -98,7 +98,7 @@ def sentence_scbn(
         gamma, beta = _with_own(norm, x, gamma, beta)
         backend = ops.choose(x, shared=_shared(norm))
         if backend in ("cpu", "triton"):
-            dense, settings = _dense(x, backend), _settings(norm, backend)
+            dense, settings = _dense(x), _settings(norm, backend)
             y, batch = sentence_norm(dense, gamma, beta, _given(norm, x), **settings)
             _track(norm, batch)
             return _like(x, y)
@@ -150,7 +150,7 @@ def word_scbn(
         tables = WordTables(keys, gamma, beta, weight, bias, padding_mask)
         backend = ops.choose(x, keys.shape[1], shared=_shared(norm), table=keys.dtype)
         if backend in ("cpu", "triton"):
-            dense, settings = _dense(x, backend), _settings(norm, backend)
+            dense, settings = _dense(x), _settings(norm, backend)
             y, batch = word_norm(dense, tables, _given(norm, x), scale=scale, **settings)
             _track(norm, batch)
             return _like(x, y)
@@ -296,11 +296,9 @@ def _shared(norm: BatchNormState) -> bool:
     return norm.group is not None and norm.use_batch_statistics
 
 
-def _dense(x: Tensor, backend: ops.Backend) -> Tensor:
+def _dense(x: Tensor) -> Tensor:
     """(N, C, P), contiguous or with channels innermost: what the fused operations read, without a copy where x is so."""
     rows = x.flatten(2)
-    if backend == "cpu":
-        return rows.to(compute_dtype(x)).contiguous()
     return rows if rows.is_contiguous() or rows.mT.is_contiguous() else rows.contiguous()
 
 

@@ -116,7 +116,9 @@ def as_input_of(linear: nn.Module, features: Tensor) -> Tensor:
     Where weights are stored in another dtype than they compute in (quantised, or cast by hooks while they are used), the
     module knows itself what to do with its input.
     """
-    if getattr(linear.forward, "__func__", None) is not nn.Linear.forward or linear._forward_pre_hooks:
+    # Not by the bound method's __func__, of which torch.compile makes another one.
+    replaced = "forward" in linear.__dict__ or type(linear).forward is not nn.Linear.forward
+    if replaced or linear._forward_pre_hooks:
         return features
     weight = linear.weight
     assert isinstance(weight, Tensor)

@@ -5,21 +5,76 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import generator, growth, run
+from benchmarks import generator, growth, run, trainer
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.plot import baseline, ratios
+from benchmarks.timing import Setting
+from examples.sdgan.training.gan import GanTraining
 
 EAGER = [c for c in CANDIDATES if not c.compiled]
 
 
+@pytest.mark.parametrize("layout", run.LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("candidate", [c for c in EAGER if c.same_as], ids=lambda c: c.name)
-def test_candidates_agree_with_the_oracle(candidate: Candidate) -> None:
-    assert run.check_correctness(candidate, words=5) < 1e-3
+def test_candidates_agree_with_the_oracle(
+    candidate: Candidate, dtype: str, layout: Literal["contiguous", "channels_last"]
+) -> None:
+    assert run.check_correctness(candidate, Setting(dtype=dtype, words=5, layout=layout)) < run.TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("allocator", ["trimmed", "warm"])
+@pytest.mark.parametrize("layout", run.LAYOUTS)
+def test_x_lies_in_memory_as_was_asked(layout, allocator) -> None:
+    seen: list[torch.Tensor] = []
+
+    def make(layer):
+        def call(x, text):
+            seen.append(x)
+            return layer(x, text)
+
+        return call
+
+    setting = Setting(words=3, rounds=1, layout=layout, allocator=allocator)
+    run.measure((2, 4, 6, 5), [Candidate("seen", None, make)], setting, lambda text: None)
+    assert seen and all(x.is_contiguous(memory_format=run.LAYOUTS[layout]) for x in seen)
+
+
+def test_the_trainers_parts_are_methods_of_it() -> None:
+    assert all(callable(getattr(GanTraining, name)) for name in trainer.PARTS)
+
+
+def test_what_a_comparison_of_trainers_leaves(tmp_path: Path) -> None:
+    names = ["SD-GAN, ours", "SD-GAN, ours, bf16-mixed", "AttnGAN, published code"]
+    record = {
+        "images": 8,
+        "seconds": {name: [8.0 / (i + 1), 9.0] for i, name in enumerate(names)},
+        "images_per_second": dict.fromkeys(names, 1.0),
+        "parameters": {name: [10**6, 10**7] for name in names},
+        "ratio": dict.fromkeys(names[:2], 1.5),
+        "parts_of_a_step": {
+            name: {"step": 8.0} | {part.strip("_"): 1.0 for part in trainer.PARTS} for name in names[:2]
+        },
+        "device": "a CPU",
+        "threads": 2,
+        "torch": "2",
+        "commit": "abc",
+    }
+    trainer.plot(record, tmp_path / "trainer.png")
+    assert (tmp_path / "trainer.png").stat().st_size > 5000
+    assert trainer.table(record).row_count == 3
+
+
+def test_losses_that_precision_does_not_explain_get_no_time() -> None:
+    assert trainer.same_losses({"a": 2.0, "b": 0.0}, {"a": 2.02, "b": 1e-5}) == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="differ by 50% between precisions"):
+        trainer.same_losses({"a": 2.0}, {"a": 1.0})
 
 
 def test_the_gate_stops_what_computes_something_else() -> None:
@@ -27,14 +82,14 @@ def test_the_gate_stops_what_computes_something_else() -> None:
         return lambda x, text: layer(x, text) + 0 * x.detach()[:1].mean() + 1e-2 * x
 
     with pytest.raises(ValueError, match="off disagrees with the oracle"):
-        run.check_correctness(Candidate("off", "word", detached), words=5)
+        run.check_correctness(Candidate("off", "word", detached), Setting(words=5))
 
 
 def test_a_run_leaves_table_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(command, "CANDIDATES", EAGER)
-    monkeypatch.setattr(command, "copy_bandwidth", lambda device, threads: 1e10)
+    monkeypatch.setattr(command, "copy_bandwidth", lambda setting: 1e10)
     monkeypatch.setattr(growth, "VALUES", {"T": (2, 3), "C": (3,), "H": (4,), "N": (1, 2)})
     monkeypatch.setattr(growth, "START", (2, 4, 8, 8))
     arguments = [
@@ -84,7 +139,7 @@ def test_a_wrong_option_says_what_to_do(
 
 
 def test_the_generator_is_measured_with_every_norm() -> None:
-    rows = generator.measure_generator(run.Setting(words=3, rounds=1), 2, 2, lambda s: None)
+    rows = generator.measure_generator(Setting(words=3, rounds=1), 2, 2, lambda s: None)
     assert [row.candidate for row in rows] == list(generator.NORMS)
     assert all(row.step[0] > 0 for row in rows)
 

@@ -13,11 +13,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from scbn.ops import probe, selfcheck
+from scbn.ops.eager import is_channels_last
 
 Backend = Literal["auto", "reference", "eager", "cpu", "triton"]
 
-# Below this many values the overhead of a tile's operations outweighs the memory they save.
-WORTHWHILE = 1 << 17
+# Below this many values the overhead of a tile's operations outweighs the memory they save. Measured on one and two
+# threads, in float32 and bfloat16; see docs/benchmark.md.
+WORTHWHILE = 1 << 20
+# The same for the sentence cue where channels are innermost: PyTorch's own batch norm is fastest there.
+WORTHWHILE_SENTENCE_LAST = 1 << 21
 # On a GPU: below, the launches of a fused layer (their preparation, about 120 us a step more than that of PyTorch's own
 # operations) take longer than the memory traffic they save. Counted with launches stubbed, not timed on a GPU.
 WORTHWHILE_GPU = 1 << 20
@@ -75,17 +79,20 @@ def choose(x: Tensor, words: int = 0, shared: bool = False, table: torch.dtype =
             return "triton"
         if shared:
             return "cpu"
-    if fused and _backend in ("auto", "cpu") and _runs_cpu(x) and (shared or _gains_cpu(x)):
+    if fused and _backend in ("auto", "cpu") and _runs_cpu(x) and (shared or _gains_cpu(x, words)):
         return "cpu"
     return "eager"
 
 
 def _runs_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return x.device.type == "cpu" and x.is_floating_point()
 
 
-def _gains_cpu(x: Tensor) -> bool:
-    return x.is_contiguous() and (_backend == "cpu" or x.numel() >= WORTHWHILE)
+def _gains_cpu(x: Tensor, words: int) -> bool:
+    if x.is_contiguous():
+        return _backend == "cpu" or x.numel() >= WORTHWHILE
+    enough = WORTHWHILE if words else WORTHWHILE_SENTENCE_LAST
+    return is_channels_last(x) and (_backend == "cpu" or x.numel() >= enough)
 
 
 def _gains_triton(x: Tensor) -> bool:

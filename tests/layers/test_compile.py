@@ -63,6 +63,27 @@ def test_generator_and_loss_compile_to_one_graph() -> None:
     torch.testing.assert_close(value, want_value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("text_dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("cue", CUES)
+def test_text_of_another_dtype_than_the_layers_compiles(cue: str, text_dtype: torch.dtype) -> None:
+    torch._dynamo.reset()
+    layer = layer_of(cue, 8, torch.float32).eval()
+    x, text = inputs_of(Case((3, 8, 4, 5), padded=True), torch.float32)
+    text = text.to(text_dtype)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, text), layer(x, text), rtol=1e-4, atol=1e-4)
+
+
+def test_text_of_another_dtype_than_the_generators_compiles() -> None:
+    torch._dynamo.reset()
+    model = TreeGenerator(5, 6, stages=1, base_size=4, channels=2, residual_blocks=1, noise_dim=3, condition_dim=4)
+    text = TextFeatures(torch.randn(4, 5), torch.randn(4, 3, 6)).to(torch.bfloat16)
+    noise, condition_noise = torch.randn(4, 3), torch.randn(4, 4)
+    compiled = torch.compile(model.eval(), fullgraph=True, backend="aot_eager")
+    got, want = (net(noise, text, condition_noise=condition_noise).images[0] for net in (compiled, model))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("cue", CUES)
 def test_exports_with_dynamic_batch_height_and_width(cue: str) -> None:
     layer = layer_of(cue, 8, torch.float32).eval()

@@ -31,9 +31,10 @@ close = torch.testing.assert_close
 
 
 @pytest.fixture
-def large() -> tuple[Tensor, TextFeatures]:
+def large(monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, TextFeatures]:
     """Beyond the size from which a fused backend is taken by itself."""
     x, text = inputs_of(Case((3, 8, 80, 90), padded=True), torch.float32)
+    monkeypatch.setattr(dispatch, "WORTHWHILE", 1 << 17)
     assert x.numel() >= dispatch.WORTHWHILE
     return x, text
 

@@ -35,14 +35,23 @@ def run(layer: nn.Module, x: Tensor, text: TextFeatures, backend: ops.Backend, g
 
 
 def results(
-    cue: str, mean: float, spread: float, norm: float, words: int, dtype: torch.dtype, backend: str, given: bool
+    cue: str,
+    mean: float,
+    spread: float,
+    norm: float,
+    words: int,
+    dtype: torch.dtype,
+    backend: str,
+    given: bool,
+    layout: torch.memory_format,
 ):
     """Of the backend, the eager backend, and the eager backend in float64, from the same numbers."""
     torch.manual_seed(1)
     source = layer_of(cue, SHAPE[1], torch.float32)
     # Interpreted, each tile takes its time: three of them.
     shape = (2, 8, 12, 16) if backend == "triton" and ops.interpreted() else SHAPE
-    x = (torch.randn(shape) * spread + mean * (1 + torch.arange(8).view(1, 8, 1, 1) / 8)).to(dtype)
+    x = torch.randn(shape) * spread + mean * (1 + torch.arange(8).view(1, 8, 1, 1) / 8)
+    x = x.to(dtype, memory_format=layout)
     text = TextFeatures(torch.randn(len(x), SENTENCE_DIM), torch.randn(len(x), words, WORD_DIM) * norm)
     if given:
         with torch.no_grad():
@@ -62,10 +71,16 @@ def results(
     return run(fresh(torch.float32), x, text, backend, given), usual, exact
 
 
-def check(cue: str, dtype: torch.dtype, backend: str, grid: list) -> None:
+def check(
+    cue: str,
+    dtype: torch.dtype,
+    backend: str,
+    grid: list,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> None:
     """At every point of the grid, in every result."""
     for (mean, spread, norm, words), given in itertools.product(grid, (False, True)):
-        fused, usual, exact = results(cue, mean, spread, norm, words, dtype, backend, given)
+        fused, usual, exact = results(cue, mean, spread, norm, words, dtype, backend, given, layout)
         for name, want in exact.items():
             scale = want.abs().max() + 1e-5  # what a variance of nothing has beside it
             # Statistics stay in single precision whatever x is.
@@ -78,16 +93,23 @@ def check(cue: str, dtype: torch.dtype, backend: str, grid: list) -> None:
             )
 
 
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+
+
+@LAYOUTS
 @pytest.mark.parametrize("cue", CUES)
-def test_the_cpu_backend_is_as_precise_as_eager(cue: str) -> None:
-    check(cue, torch.float32, "cpu", GRID)
+def test_the_cpu_backend_is_as_precise_as_eager(cue: str, layout: torch.memory_format) -> None:
+    check(cue, torch.float32, "cpu", GRID, layout)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@LAYOUTS
 @pytest.mark.parametrize("cue", CUES)
-def test_the_cpu_backend_computes_half_precision_in_single(cue: str, dtype: torch.dtype) -> None:
+def test_the_cpu_backend_computes_half_precision_in_single(
+    cue: str, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
     points = [point for point in GRID if point[0] == 1e3 and point[1] >= 1 and point[2:] == (0.2, 40)]
-    check(cue, dtype, "cpu", points)
+    check(cue, dtype, "cpu", points, layout)
 
 
 @pytest.fixture

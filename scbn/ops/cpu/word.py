@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scbn.ops.cpu.tiles import fit, statistics, tile_buffer, tiles
-from scbn.ops.eager import padding_logits, with_own
+from scbn.ops.cpu.tiles import add_product, centre, fit, load, product, statistics, store, tile_buffer, tiles
+from scbn.ops.eager import compute_dtype, padding_logits, with_own
 from scbn.ops.values import Joint, Statistics, WordTables
 
 __all__ = ["backward", "forward", "statistics"]
@@ -22,17 +22,17 @@ __all__ = ["backward", "forward", "statistics"]
 def forward(x: Tensor, tables: WordTables, stats: Statistics, eps: float, scale: float) -> Tensor:
     """y of :func:`scbn.ops.word.word_norm`."""
     keys, gamma, beta = _prepare(x, tables, scale)
-    mask, rstd, mean = _Mask.of(tables.padding, x.dtype), (stats.var + eps).rsqrt(), stats.mean[:, None]
+    mask, rstd, mean = _Mask.of(tables.padding, keys.dtype), (stats.var + eps).rsqrt(), stats.mean[:, None]
     scales, shifts = (gamma * rstd).mT.contiguous(), beta.mT.contiguous()
     y = torch.empty_like(x)
-    attention, centred, scaled = (tile_buffer(x, rows) for rows in (keys.shape[1], x.shape[1], x.shape[1]))
+    attention, centred, scaled, parts = (tile_buffer(x, rows) for rows in (keys.shape[1], *x.shape[1:2] * 3))
     for s, p in tiles(x):
-        part = x[s, :, p]
+        part = load(x[s, :, p], parts)
         a = _attend(keys[s], part, mask, s, fit(attention, part))
         # Centred, not with the mean folded into the shifts, where a large one would cancel.
         c = torch.sub(part, mean, out=fit(centred, part))
-        gain = torch.bmm(scales[s], a, out=fit(scaled, part))
-        y[s, :, p] = c.mul_(gain).baddbmm_(shifts[s], a)
+        gain = product(scales[s], a, fit(scaled, part))
+        y[s, :, p] = add_product(c.mul_(gain), shifts[s], a)
     return y
 
 
@@ -41,34 +41,39 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients as :func:`scbn.ops.word.word_norm_backward_op`; ``joint`` is None where the statistics are given."""
     keys, gamma, beta = _prepare(x, tables, scale)
-    mask, rstd, mean = _Mask.of(tables.padding, x.dtype), (stats.var + eps).rsqrt(), stats.mean[:, None]
+    mask, rstd, mean = _Mask.of(tables.padding, keys.dtype), (stats.var + eps).rsqrt(), stats.mean[:, None]
     scales = gamma * rstd
     scales_t, keys_t = scales.mT.contiguous(), keys.mT.contiguous()
-    dx = torch.empty_like(x)
+    # Not in x's dtype: what the second pass takes away is of the same size, and would uncover the rounding.
+    full = torch.empty_like(x, dtype=keys.dtype)
+    dx = full if full.dtype == x.dtype else torch.empty_like(x)
     dkeys, dgamma, dbeta = (torch.zeros_like(keys, memory_format=torch.contiguous_format) for _ in range(3))
-    products, attention, gradient = (tile_buffer(x, rows) for rows in (x.shape[1], keys.shape[1], keys.shape[1]))
+    products, parts, grads = (tile_buffer(x, x.shape[1]) for _ in range(3))
+    attention, gradient = (tile_buffer(x, keys.shape[1]) for _ in range(2))
     for s, p in tiles(x):
-        part, grad = x[s, :, p], dy[s, :, p]
+        part, grad = load(x[s, :, p], parts), load(dy[s, :, p], grads)
         u, d = fit(products, part), fit(gradient, part)
         a = _attend(keys[s], part, mask, s, fit(attention, part))
         # Centred before it is summed: sums of dy x cancel where the mean is large.
         torch.sub(part, mean, out=u).mul_(grad)
         dgamma[s].baddbmm_(a, u.mT)
         dbeta[s].baddbmm_(a, grad.mT)
-        torch.bmm(scales[s], u, out=d).baddbmm_(beta[s], grad)
+        add_product(product(scales[s], u, d), beta[s], grad)
         d.sub_((d * a).sum(1, keepdim=True)).mul_(a)
         dkeys[s].baddbmm_(d, part.mT)
-        torch.bmm(scales_t[s], a, out=u).mul_(grad)
-        dx[s, :, p] = u.baddbmm_(keys_t[s], d)
+        product(scales_t[s], a, u).mul_(grad)
+        full[s, :, p] = add_product(u, keys_t[s], d)
     dgamma.mul_(rstd)
     if joint is not None:
         count = max(1, x.shape[0] * x.shape[2])
         means = joint(torch.stack([(gamma * dbeta).sum((0, 1)), (gamma * dgamma).sum((0, 1))]) / count)
         mean_d, slope = (means[0] * rstd)[:, None], (means[1] * rstd * rstd)[:, None]
         for s, p in tiles(x):
-            part = dx[s, :, p]
-            centred = torch.sub(x[s, :, p], mean, out=fit(products, part))
-            part.sub_(mean_d).addcmul_(centred, slope, value=-1)
+            part = full[s, :, p]
+            centred = centre(x[s, :, p], mean, fit(products, part))
+            store(dx[s, :, p], part.sub_(mean_d).sub_(centred.mul_(slope)))
+    elif dx is not full:
+        dx.copy_(full)
     over = (0, 1) if tables.weight.dim() == 1 else 1
     own = torch.stack((dgamma.sum(over), dbeta.sum(over)))
     dkeys.mul_(scale)
@@ -81,10 +86,11 @@ def backward(
 
 def _prepare(x: Tensor, tables: WordTables, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Keys with the scale in them, and gamma and beta with the norm's own weight and bias."""
-    keys, gamma, beta = with_own(tables, x.dtype)
+    dtype = compute_dtype(x)
+    keys, gamma, beta = with_own(tables, dtype)
     if tables.padding is not None:
         keys = keys.masked_fill(tables.padding[:, :, None], 0)  # whatever it holds: its gradient is 0 times that
-    return keys.to(x.dtype) * scale, gamma, beta
+    return keys.to(dtype) * scale, gamma, beta
 
 
 class _Mask(NamedTuple):
@@ -99,8 +105,9 @@ class _Mask(NamedTuple):
 
 
 def _attend(keys: Tensor, part: Tensor, mask: _Mask | None, samples: slice, out: Tensor) -> Tensor:
-    """Attention (k, T, tile) of the positions of a tile."""
-    logits = torch.bmm(keys, part, out=out)
+    """Attention (k, T, tile) of the positions of a tile; ``out`` is overwritten."""
+    logits = product(keys, part, out)
     if mask is not None:
-        logits = torch.where(mask.padding[samples, :, None], mask.fill[samples, None, None], logits)
-    return logits.softmax(1)
+        torch.where(mask.padding[samples, :, None], mask.fill[samples, None, None], logits, out=logits)
+    # A softmax over an axis that is not innermost in memory would copy before.
+    return logits.softmax(1) if logits.is_contiguous() else logits.mT.softmax(2).mT
