@@ -23,10 +23,21 @@ def machine(device: str) -> str:
 
 
 def commit() -> str:
-    """The commit of this checkout, with ``-dirty`` where files differ from it; ``unknown`` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty"]
+    """The commit of this checkout, with ``-dirty`` where files differ from it; ``unknown`` outside a checkout.
+
+    Results that an earlier command wrote make no code another.
+    """
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, cwd=root
+        ).stdout.strip()
+
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+        changed = git(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs/results"
+        )
+        return git("describe", "--always") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told.stdout.strip()

@@ -14,7 +14,6 @@ from examples.sdgan.data.dataset import to_bytes
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.card import write_card
 from examples.sdgan.inference.sampler import Sampler
-from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.metrics.birds import measure
 from examples.sdgan.metrics.fid import matching_distance
 from examples.sdgan.metrics.r_precision import matching_features, r_precision
@@ -85,12 +84,12 @@ def compare(run: Workspace, models: dict[str, Sampler], shown: Shown, metrics: d
 def _measures(run: Workspace, sampler: Sampler, name: str) -> dict[str, Any]:
     config = run.config
     found: dict[str, Any] = {"r_precision": r_precision(sampler, run.image, run.test, config.seed, Shown.queries)}
-    if config.data != "toy":
+    if run.test.drawn is None:
         if len(run.test) >= _FEWEST:
             found["matching_distance"] = _distance(run, sampler)
         return found
     with progress_bar(run.console) as bar:
-        task = bar.add_task(f"measuring {name}", total=caption_fidelity.STEPS, note="")
+        task = bar.add_task(f"measuring {name}", total=run.test.drawn.reader_steps, note="")
         found |= measure(sampler, run.train, run.test, config.seed, lambda s: bar.update(task, completed=s + 1))
     return found
 

@@ -73,7 +73,7 @@ class Options:
 def small(data: Data) -> Config:
     """The trainer's preset for a data set with AttnGAN's own generator: two stages where the preset is small."""
     config = preset(data)
-    toy = data in ("toy", "folder")
+    toy = data in ("toy", "birds-hard", "folder")
     channels = (24, 24) if toy else config.generator.channels
     generator = dataclasses.replace(config.generator, architecture="attngan", channels=channels)
     # The discriminators' Siamese heads know nothing yet.

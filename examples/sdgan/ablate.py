@@ -25,8 +25,9 @@ from examples.sdgan.config import Config, Norm, SiameseOptions
 from examples.sdgan.data import DataError
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
-from examples.sdgan.metrics import caption_fidelity, consistency, fid
-from examples.sdgan.metrics.birds import as_dict, novel_captions, reworded_captions
+from examples.sdgan.metrics import consistency, fid
+from examples.sdgan.metrics.birds import as_dict, novel_captions, reworded_captions, unseen_fidelity
+from examples.sdgan.metrics.caption_fidelity import caption_fidelity, train_reader
 from examples.sdgan.metrics.diversity import diversity
 from examples.sdgan.metrics.r_precision import matching_features, r_precision
 from examples.sdgan.metrics.sample_size import check_enough
@@ -130,7 +131,7 @@ class Options:
     variants: tuple[str, ...] = ()
     """Names from the set; all of them by default."""
     encoder_steps: int = 900
-    data: Literal["toy", "cub"] = "toy"
+    data: Literal["toy", "birds-hard", "cub"] = "toy"
     root: Path | None = None
     """Folder of the data set (cub)."""
     text: str = ""
@@ -188,8 +189,8 @@ class Tools:
     def __init__(self, run: Workspace, options: Options) -> None:
         self.images, self.seed = options.images, run.config.seed
         self.reader = None
-        if run.config.data == "toy":
-            self.reader = caption_fidelity.train_reader(run.train, run.config.size, self.seed, lambda step: None)
+        if run.test.drawn is not None:
+            self.reader = train_reader(run.train, run.config.size, self.seed, lambda step: None)
         else:
             self.real = run.test.load_all(run.config.size)
 
@@ -207,28 +208,34 @@ class Tools:
                 "distance_ratio": consistency.distance_ratio(triples, features),
                 "diversity": diversity(sampler, data, features),
             }
-        assert data.labels is not None and data.named is not None
+        assert data.labels is not None and data.named is not None and data.drawn is not None
+        drawn, names = data.drawn, data.drawn.names
         count = min(self.images, len(data))
         noise = fixed_noise(count, run.config.generator.noise_dim)
         read = self.reader.read(sampler.images([c[0] for c in data.captions[:count]], noise))
         named = [n[0] for n in data.named[:count]]
-        captions, strangers, stranger_named = novel_captions(count, self.seed)
+        captions, strangers, stranger_named = novel_captions(count, self.seed, drawn)
         novel = self.reader.read(sampler.images(captions, noise))
-        reworded = {}
-        for name, synonyms in (("reworded", False), ("synonym", True)):
-            said, strange, what = reworded_captions(count, self.seed, synonyms)
-            found = self.reader.read(sampler.images(said, noise))
-            reworded[f"{name}_caption_fidelity"] = as_dict(caption_fidelity.caption_fidelity(found, strange, what))
+        more: dict[str, Any] = {}
+        if run.config.data == "toy":
+            for name, synonyms in (("reworded", False), ("synonym", True)):
+                said, strange, what = reworded_captions(count, self.seed, synonyms)
+                found = self.reader.read(sampler.images(said, noise))
+                more[f"{name}_caption_fidelity"] = as_dict(caption_fidelity(found, strange, what, names))
+            likeliest = consistency.likeliest_agreement(triples, data)
+            more |= {f"likeliest_{k}": v for k, v in likeliest.items()}
+        if drawn.held_out is not None:
+            unseen = unseen_fidelity(sampler, self.reader, count, self.seed, drawn)
+            more["unseen_caption_fidelity"] = as_dict(unseen)
         return {
-            "caption_fidelity": as_dict(caption_fidelity.caption_fidelity(read, data.labels[:count], named)),
-            "novel_caption_fidelity": as_dict(caption_fidelity.caption_fidelity(novel, strangers, stranger_named)),
-            **reworded,
+            "caption_fidelity": as_dict(caption_fidelity(read, data.labels[:count], named, names)),
+            "novel_caption_fidelity": as_dict(caption_fidelity(novel, strangers, stranger_named, names)),
+            **more,
             "distance_ratio": consistency.distance_ratio(triples, self.reader.features),
             **{
                 f"agreement_{k}": v
                 for k, v in consistency.attribute_agreement(triples, data, self.reader.read).items()
             },
-            **{f"likeliest_{k}": v for k, v in consistency.likeliest_agreement(triples, data).items()},
             "diversity": diversity(sampler, data, self.reader.features),
         }
 
@@ -300,6 +307,8 @@ def open_trainer(options: Options, seed: int, console: Console) -> Trainer:
     config = base_config()
     if options.data == "cub":
         config = dataclasses.replace(config, data="cub", root=options.root, size=64, encoder=_PHOTOGRAPHS)
+    if options.data == "birds-hard":
+        config = dataclasses.replace(config, data="birds-hard", size=64)
     config = dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, text=options.text),

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Data = Literal["toy", "cub", "coco", "folder"]
+Data = Literal["toy", "birds-hard", "cub", "coco", "folder"]
 Norm = Literal["batch", "sentence", "word", "both", "affine", "cbn"]
 
 
@@ -125,7 +125,7 @@ class Config:
     """
 
     data: Data = "toy"
-    """toy: birds drawn on the spot; cub: CUB-200-2011 with captions; coco: MS-COCO captions; folder: your own images."""
+    """toy: birds drawn on the spot; birds-hard: with patterns, places and synonyms; cub: CUB-200-2011 with captions; coco: MS-COCO captions; folder: your own images."""
     root: Path | None = None
     """Folder of the data set (cub, coco, folder)."""
     check: bool = False

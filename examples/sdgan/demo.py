@@ -190,6 +190,8 @@ def launch(blocks: Any, options: Options, console: Console, wait: bool = True) -
 
 def suggestions(sampler: Sampler) -> tuple[str, str]:
     """Two captions of words that the model knows."""
+    if sampler.config.data == "birds-hard":
+        return "a small bird with striped red wings on a rock", "a large blue bird with a white belly at sunset"
     if sampler.config.data == "toy":
         return "a small red bird with blue wings", "a large bird with a yellow belly and black wings"
     if sampler.config.data == "cub":

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from examples.sdgan.ablate import read_results
 from examples.sdgan.data import open_data
+from examples.sdgan.data.drawn import DRAWN
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.metrics.caption_fidelity import AttributeReader, train_reader
-from examples.sdgan.metrics.edits import drawn, edits
+from examples.sdgan.metrics.edits import edits, of_drawings
 from examples.sdgan.models.checkpoint import CheckpointError
 from examples.sdgan.report import last_table
 
@@ -48,7 +49,7 @@ def measure(options: Options, console: Console) -> Iterator[dict[str, Any]]:
     records = read_results(options.runs / "results.jsonl")
     if not records:
         raise ValueError(f"{options.runs}: no results; run python -m examples.sdgan.ablate first")
-    if any(record["config"]["data"] != "toy" for record in records):
+    if not {record["config"]["data"] for record in records} <= DRAWN.keys():
         raise ValueError(f"{options.runs}: only of the drawn birds does a classifier know every part")
     kept, readers = False, {}
     for record in sorted(records, key=lambda r: (r["seed"], r["variant"])):
@@ -58,11 +59,12 @@ def measure(options: Options, console: Console) -> Iterator[dict[str, Any]]:
             console.print(f"{path}: not kept, left out")
             continue
         sampler = load_sampler(path)
+        drawn = DRAWN[sampler.config.data]
         if seed not in readers:
             readers[seed] = _reader(sampler.config, seed)
-            real = drawn(readers[seed], options.images, seed, sampler.config.size)
+            real = of_drawings(readers[seed], options.images, seed, sampler.config.size, drawn)
             yield {**_last(record, real), "variant": "the drawings", "generator_parameters": 0}
-        found = edits(sampler, readers[seed], options.images, seed)
+        found = edits(sampler, readers[seed], options.images, seed, drawn)
         console.print(f"{name}, seed {seed}: " + ", ".join(f"{key} {found[key]['value']:.3f}" for key in MEASURES))
         kept = True
         yield _last(record, found)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from examples.sdgan.data import CaptionedImages, DataError, open_data
 from examples.sdgan.data.dataset import to_bytes
+from examples.sdgan.data.drawn import DRAWN
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.export import load_fingerprints, load_image_encoder, load_sampler
 from examples.sdgan.inference.sampler import Sampler
@@ -117,7 +118,7 @@ def _load(options: Options) -> _Model:
         raise ValueError(f"--images must be at least 20, got {options.images}")
     sampler, encoder = load_sampler(options.checkpoint), load_image_encoder(options.checkpoint)
     config = sampler.config
-    weights = options.inception or ("none" if config.data == "toy" else "download")
+    weights = options.inception or ("none" if config.data in DRAWN else "download")
     network = None if weights == "none" else fid.inception(weights)
     device = _device(options.accelerator)
     for module in (sampler.generator, sampler.text, encoder, network):
@@ -173,7 +174,7 @@ def _measure(model: _Model, fake: Tensor, options: Options, bar: Progress) -> di
     found["paraphrase_distance_ratio"] = consistency.distance_ratio(triples, features)
     found["diversity"] = diversity(sampler, test, features)
     bar.update(task, completed=3, note="")
-    if sampler.config.data == "toy":
+    if test.drawn is not None:
         found |= _attributes(sampler, model.train, test, triples, seed, bar)
     bar.update(task, completed=4)
     return found
@@ -204,7 +205,7 @@ def _attributes(
     seed: int,
     bar: Progress,
 ) -> dict[str, Any]:
-    task = bar.add_task("attribute reader", total=caption_fidelity.STEPS, note="")
+    task = bar.add_task("attribute reader", total=test.drawn.reader_steps if test.drawn else None, note="")
     reader = caption_fidelity.train_reader(
         train, sampler.config.size, seed, lambda s: bar.update(task, completed=s + 1)
     )

@@ -46,6 +46,8 @@ def preset(data: Data, size: int | None = None) -> Config:
             generator=GeneratorOptions(channels=(48, 48, 48), residual_blocks=3),
             discriminator=DiscriminatorOptions(channels=96, max_channels=3072, head_channels=768),
         )
+    if data == "birds-hard":
+        return dataclasses.replace(preset("toy"), data=data, out=Path("runs/birds-hard"), steps=2000)
     return Config(
         data="toy",
         out=Path("runs/toy"),

@@ -120,9 +120,9 @@ def pictures(options: Options, out: Path) -> None:
     full = samplers[options.full]
     _, test = open_data(full.config)
     # Photographs are other people's, and this picture is made to be published.
-    paraphrase_sheet(samplers, test, out / "paraphrases.png", rows=6, columns=3, real=full.config.data == "toy")
+    paraphrase_sheet(samplers, test, out / "paraphrases.png", rows=6, columns=3, real=test.drawn is not None)
     captions = test.captions[0][:1]
-    if full.config.data == "toy":
+    if test.drawn is not None:
         captions = [f"a large bird with a {c} crown and yellow wings" for c in COLOURS]
         word_change_sheet(samplers, captions, out / "one-word.png", "one word changes at a time; one noise")
     shown = [*captions[:2], *(test.captions[i][0] for i in range(1, 4))]

@@ -9,7 +9,7 @@ import torch
 
 from examples.sdgan.data.birds import ATTRIBUTES, Birds, describe, draw, reworded, sample_birds, strangers
 from examples.sdgan.data.birds.attributes import COLOURS
-from examples.sdgan.data.birds.drawing import _RGB
+from examples.sdgan.data.birds.drawing import RGB
 from examples.sdgan.data.birds.grammar import _WORDS
 from examples.sdgan.data.toy import birds
 from examples.sdgan.data.vocabulary import tokenize
@@ -44,7 +44,7 @@ def test_colours_are_where_the_labels_say() -> None:
     """The belly's colour fills most of a large bird's middle."""
     flock = sample_birds(400, 2)
     images = draw(flock, 64, 0).double() / 255
-    palette = torch.tensor([_RGB[name] for name in COLOURS], dtype=torch.float64)
+    palette = torch.tensor([RGB[name] for name in COLOURS], dtype=torch.float64)
     belly, wing = list(ATTRIBUTES).index("belly"), list(ATTRIBUTES).index("wing")
     plain = (flock.labels[:, 0] == 1) & (flock.labels[:, belly] == flock.labels[:, wing])
     assert plain.sum() > 10

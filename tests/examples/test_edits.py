@@ -16,11 +16,13 @@ from examples.sdgan import edits as command
 from examples.sdgan.data.birds import ATTRIBUTES, draw
 from examples.sdgan.data.birds.attributes import COLOURS, Birds
 from examples.sdgan.data.dataset import to_float
+from examples.sdgan.data.drawn import DRAWN, Drawn
 from examples.sdgan.data.vocabulary import tokenize
 from examples.sdgan.metrics import edits
 from examples.sdgan.metrics.caption_fidelity import AttributeReader
 
 SIZE, COUNT = 32, 60
+TOY, HARD = DRAWN["toy"], DRAWN["birds-hard"]
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -40,7 +42,7 @@ def _marked(labels: Tensor, seed: int = 3) -> Tensor:
 class Follows:
     """A generator that draws what captions say."""
 
-    config = SimpleNamespace(size=SIZE, generator=SimpleNamespace(noise_dim=4))
+    config = SimpleNamespace(data="toy", size=SIZE, generator=SimpleNamespace(noise_dim=4))
 
     def images(self, captions: list[str], noise: Tensor) -> Tensor:
         assert len(captions) == len(noise)
@@ -77,7 +79,7 @@ class Deaf(Follows):
 
 
 def _measured(generator: Any) -> dict[str, float]:
-    found = edits.edits(generator, Oracle(), COUNT, seed=0)
+    found = edits.edits(generator, Oracle(ATTRIBUTES), COUNT, 0, TOY)
     for value in found.values():
         assert (
             value["interval_95"][0] <= value["value"] <= value["interval_95"][1]
@@ -95,7 +97,7 @@ def test_a_generator_that_follows() -> None:
 
 def test_a_generator_that_leaks() -> None:
     found = _measured(Leaks())
-    _, edited, part = edits.edited_birds(COUNT, 0)
+    _, edited, part = edits.edited_birds(COUNT, 0, TOY)
     crown, belly = (list(ATTRIBUTES).index(name) for name in ("crown", "belly"))
     crowns = (part == crown).double().mean()
     right = (part != belly) | (edited[:, belly] == edited[:, crown])
@@ -111,20 +113,23 @@ def test_a_generator_that_mixes_parts_up_and_one_that_is_deaf() -> None:
     assert deaf["edit_success"] < 0.4 and deaf["edit_leakage"] == 0.0 and deaf["binding"] == 0.0
 
 
-def test_one_word_of_the_caption_changes() -> None:
-    labels, edited, part = edits.edited_birds(200, seed=4)
-    assert {list(ATTRIBUTES)[i] for i in part.tolist()} == set(edits.PARTS)
+@pytest.mark.parametrize("drawn", [TOY, HARD], ids=lambda drawn: drawn.title)
+def test_one_word_of_the_caption_changes(drawn: Drawn) -> None:
+    labels, edited, part = edits.edited_birds(200, 4, drawn)
+    assert {drawn.names[i] for i in part.tolist()} == set(edits.PARTS)
     for before, after, column in zip(labels.tolist(), edited.tolist(), part.tolist(), strict=True):
         assert [i for i in range(len(before)) if before[i] != after[i]] == [column]
-        words = [edits.caption(row).split() for row in (before, after)]
+        words = [edits.caption(row, drawn).split() for row in (before, after)]
         assert sum(a != b for a, b in zip(*words, strict=True)) == 1
-    for first, second in zip(*(rows.tolist() for rows in edits.swapped_birds(labels)), strict=True):
-        assert (first[1], first[2]) == (second[2], second[1]) and first[1] != first[2]
+    for first, second in zip(*(rows.tolist() for rows in edits.swapped_birds(labels, drawn)), strict=True):
+        crown, wing = drawn.names.index("crown"), drawn.names.index("wing")
+        assert (first[crown], first[wing]) == (second[wing], second[crown]) and first[crown] != first[wing]
 
 
-def test_parts_are_where_they_are_drawn() -> None:
-    where = edits.places(SIZE)
-    names = list(ATTRIBUTES)
+@pytest.mark.parametrize("drawn", [TOY, HARD], ids=lambda drawn: drawn.title)
+def test_parts_are_where_they_are_drawn(drawn: Drawn) -> None:
+    where = edits.places(SIZE, drawn)
+    names = drawn.names
     for part in edits.PARTS:
         share = where[names.index(part)].double().mean()
         assert 0.02 < share < 0.5, part
@@ -147,7 +152,7 @@ def test_the_command_measures_kept_models(
     assert "none of its models was kept" in capsys.readouterr().out
     (tmp_path / "seed-0" / "SCBN_both.pt").write_bytes(b"")
     monkeypatch.setattr(command, "load_sampler", lambda path: Follows())
-    monkeypatch.setattr(command, "_reader", lambda config, seed: Oracle())
+    monkeypatch.setattr(command, "_reader", lambda config, seed: Oracle(ATTRIBUTES))
     assert command.main(["--runs", str(tmp_path), "--images", "20"]) == 0
     told = capsys.readouterr().out
     assert "BN.pt: not kept" in told and "| SCBN both | 1.000 | 0.000 |" in told

@@ -17,6 +17,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from examples.sdgan import evaluate
 from examples.sdgan.data import CaptionedImages
 from examples.sdgan.data.birds import ATTRIBUTES
+from examples.sdgan.data.drawn import DRAWN
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics import fid
@@ -81,7 +82,7 @@ def test_consistency_needs_paraphrases() -> None:
 def test_agreement_by_hand() -> None:
     names = list(ATTRIBUTES)  # size, crown, wing, belly, beak
     named = [[["size", "crown"], ["crown", "wing"]], [["beak"], ["beak"]]]
-    data = CaptionedImages("x", cast(Any, None), [["a", "b"], ["c", "d"]], named=named)
+    data = CaptionedImages("x", cast(Any, None), [["a", "b"], ["c", "d"]], named=named, drawn=DRAWN["toy"])
     read = {
         1: torch.tensor([[0, 1, 2, 3, 0], [1, 1, 1, 1, 1]]),
         2: torch.tensor([[0, 1, 0, 3, 1], [0, 1, 1, 0, 1]]),

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 
 from examples.sdgan.config import Config, from_json
 from examples.sdgan.data import CaptionedImages
+from examples.sdgan.data.birds import ATTRIBUTES
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.data.toy import birds
 from examples.sdgan.losses.adversarial import discriminator_loss, generator_loss, kl_loss
@@ -259,7 +260,7 @@ def test_fidelity_and_chance_by_hand() -> None:
     truth = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 4, 1]])
     read = torch.tensor([[0, 1, 0, 3, 1], [1, 0, 3, 4, 1]])
     named = [["size", "crown", "wing"], ["crown", "beak"]]
-    result = caption_fidelity(read, truth, named)
+    result = caption_fidelity(read, truth, named, list(ATTRIBUTES))
     assert result.value == pytest.approx(3 / 5)
     assert result.each["crown"] == 0.5
     assert result.each["wing"] == 0

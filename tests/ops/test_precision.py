@@ -131,6 +131,7 @@ def sums_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("cue", CUES)
 def test_the_triton_backend_is_as_precise_as_eager(cue: str, dtype: torch.dtype) -> None:
     points = [point for point in GRID if point[2:] == (0.2, 40)]
+    points = points[::2] if cue == "both" else points  # the word cue's kernels, with other weights
     if dtype != torch.float32:  # in whose range the gradients are
         points = [point for point in points if point[0] < 1e4 and point[1] >= 1]
     check(cue, dtype, "triton", points)

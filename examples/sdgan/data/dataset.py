@@ -6,10 +6,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from examples.sdgan.data.drawn import Drawn
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -43,6 +46,7 @@ class CaptionedImages:
         classes: (N,) int64, or ``None``.
         labels: (N, A) int64, attribute labels where they are known exactly, or ``None``.
         named: of each caption, the attributes that it names, where labels are known.
+        drawn: how they were drawn, or ``None``: photographs.
         notes: what a person should know of how the files were read, a line each.
     """
 
@@ -52,6 +56,7 @@ class CaptionedImages:
     classes: Tensor | None = None
     labels: Tensor | None = None
     named: list[list[list[str]]] | None = None
+    drawn: Drawn | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from examples.sdgan.config import Config
 from examples.sdgan.data.coco import coco
 from examples.sdgan.data.cub import cub
 from examples.sdgan.data.dataset import CaptionedImages, DataError
+from examples.sdgan.data.drawn import DRAWN
 from examples.sdgan.data.folder import folder
 from examples.sdgan.data.toy import birds
 
@@ -22,8 +23,8 @@ def open_data(
     Raises:
         DataError: the data is missing or broken, or too small to train on.
     """
-    if config.data == "toy":
-        return birds("train", config.size), birds("test", config.size)
+    if config.data in DRAWN:
+        return birds("train", config.size, kind=config.data), birds("test", config.size, kind=config.data)
     if config.data != "folder" and config.classes != "none":
         raise DataError(f"--classes is of --data folder; {config.data} has its own")
     if config.root is None:

@@ -1,4 +1,4 @@
-"""The embedded birds as a data set."""
+"""The drawn birds as data sets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import random
 import torch
 from torch import Tensor
 
-from examples.sdgan.data.birds import describe, draw, sample_birds
 from examples.sdgan.data.dataset import CaptionedImages
+from examples.sdgan.data.drawn import DRAWN
 
 COUNTS = {"train": 6000, "test": 1500}
-_SEEDS = {"train": 1, "test": 2}
 
 
 class DrawnImages:
@@ -31,17 +30,19 @@ class DrawnImages:
         return images
 
 
-def birds(split: str, size: int, count: int | None = None) -> CaptionedImages:
+def birds(split: str, size: int, count: int | None = None, kind: str = "toy") -> CaptionedImages:
     """The birds of a split (``"train"`` or ``"test"``), drawn at ``size`` pixels with ten captions each."""
-    seed = _SEEDS[split]
-    flock = sample_birds(count or COUNTS[split], seed)
+    drawn = DRAWN[kind]
+    seed = drawn.seeds[split]
+    flock = drawn.sample(split, count or COUNTS[split], seed)
     rng = random.Random(seed)
-    described = [describe(labels, rng) for labels in flock.labels.tolist()]
+    described = [drawn.describe(labels, rng, 10) for labels in flock.labels.tolist()]
     return CaptionedImages(
-        name=f"embedded birds ({split})",
-        images=DrawnImages(draw(flock, size, seed)),
+        name=f"{drawn.title} ({split})",
+        images=DrawnImages(drawn.draw(flock, size, seed)),
         captions=[texts for texts, _ in described],
         classes=flock.species,
         labels=flock.labels,
         named=[named for _, named in described],
+        drawn=drawn,
     )

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from examples.sdgan.config import Config
+from examples.sdgan.data.drawn import DRAWN
 
 _DATA = {
     "toy": "birds drawn by the program that trained it; nobody's photographs",
+    "birds-hard": "birds drawn by the program that trained it; nobody's photographs",
     "cub": "CUB-200-2011, whose photographs are for non-commercial research, with the captions of Reed et al.",
     "coco": "MS-COCO, whose photographs have licences of their own, with its captions",
     "folder": "images and captions of a folder; whoever shares the model says which, and under which licence",
@@ -58,7 +60,7 @@ def _front(config: Config, measured: Mapping[str, Any]) -> str:
         }
     ]
     fields: dict[str, Any] = {
-        "license": "mit" if config.data == "toy" else "other",
+        "license": "mit" if config.data in DRAWN else "other",
         "pipeline_tag": "text-to-image",
         "library_name": "scbn",
         "language": "en",

@@ -1,4 +1,4 @@
-"""The numbers a run on the embedded birds leaves: does the picture show what the caption names?"""
+"""The numbers a run on drawn birds leaves: does the picture show what the caption names?"""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.sdgan.data.birds import ATTRIBUTES, describe, reworded
+from examples.sdgan.data.birds import reworded
 from examples.sdgan.data.dataset import CaptionedImages, to_float
+from examples.sdgan.data.drawn import DRAWN, Drawn
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics.caption_fidelity import (
@@ -48,7 +49,8 @@ def measure(
         against each other's captions; the reader's accuracy on real held-out images; what a linear probe reads
         from the sentence vector.
     """
-    assert test.labels is not None and test.named is not None
+    assert test.labels is not None and test.named is not None and test.drawn is not None
+    drawn, names = test.drawn, test.drawn.names
     count = min(IMAGES, len(test))
     reader = reader or train_reader(train, sampler.config.size, seed, report)
     real = reader.read(to_float(test.images.load(list(range(len(test))), sampler.config.size, None)))
@@ -56,40 +58,63 @@ def measure(
     noise = fixed_noise(count, sampler.config.generator.noise_dim)
     read = reader.read(sampler.images([captions[0] for captions in test.captions[:count]], noise))
     # Half way round: a neighbour could share nothing but its place, and so can this one.
-    chance = caption_fidelity(read.roll(count // 2, 0), truth, named)
+    chance = caption_fidelity(read.roll(count // 2, 0), truth, named, names)
 
-    captions, strangers, stranger_named = novel_captions(count, seed)
+    captions, strangers, stranger_named = novel_captions(count, seed, drawn)
     novel = reader.read(sampler.images(captions, noise))
-    return {
-        "caption_fidelity": as_dict(caption_fidelity(read, truth, named)),
-        "novel_caption_fidelity": as_dict(caption_fidelity(novel, strangers, stranger_named)),
+    found = {
+        "caption_fidelity": as_dict(caption_fidelity(read, truth, named, names)),
+        "novel_caption_fidelity": as_dict(caption_fidelity(novel, strangers, stranger_named, names)),
         "chance": as_dict(chance),
-        "reader_accuracy": _by_name((real == test.labels).double().mean(0)),
+        "reader_accuracy": {
+            name: round(float(share), 4)
+            for name, share in zip(names, (real == test.labels).double().mean(0), strict=True)
+        },
         "sentence_probe": _probe(sampler, train, test),
     }
+    if drawn.held_out is not None:
+        found["unseen_caption_fidelity"] = as_dict(unseen_fidelity(sampler, reader, count, seed, drawn))
+    return found
+
+
+def unseen_fidelity(
+    sampler: Sampler, reader: AttributeReader, count: int, seed: int, drawn: Drawn
+) -> CaptionFidelity:
+    """Caption fidelity of combinations of crown and wings that no training bird has, named in the plainest way."""
+    assert drawn.held_out is not None
+    labels = drawn.independent(40 * count, torch.Generator().manual_seed(seed + 7))
+    labels = labels[drawn.held_out(labels)][:count]
+    values, names = drawn.attributes, drawn.names
+    captions = [
+        f"a bird with a {values['crown'][row[names.index('crown')]]} crown and "
+        f"{values['wing'][row[names.index('wing')]]} wings"
+        for row in labels.tolist()
+    ]
+    noise = fixed_noise(len(labels), sampler.config.generator.noise_dim)
+    read = reader.read(sampler.images(captions, noise))
+    return caption_fidelity(read, labels, [["crown", "wing"]] * len(labels), names)
 
 
 Captions = tuple[list[str], Tensor, list[list[str]]]
 """Captions, the labels of the birds that they are of, and what each caption names."""
 
 
-def novel_captions(count: int, seed: int) -> Captions:
+def novel_captions(count: int, seed: int, drawn: Drawn) -> Captions:
     """Captions of birds whose attributes were drawn independently."""
-    rng, labels = random.Random(seed), _strangers(count, seed)
-    described = [describe(row, rng, 1) for row in labels.tolist()]
+    rng, labels = random.Random(seed), _strangers(count, seed, drawn)
+    described = [drawn.describe(row, rng, 1) for row in labels.tolist()]
     return [texts[0] for texts, _ in described], labels, [named[0] for _, named in described]
 
 
 def reworded_captions(count: int, seed: int, synonyms: bool) -> Captions:
-    """The same birds in sentences of other forms, with ``synonyms`` in other words too: see :func:`reworded`."""
-    rng, labels = random.Random(seed), _strangers(count, seed)
+    """The toy birds in sentences of other forms, with ``synonyms`` in other words too: see :func:`reworded`."""
+    rng, labels = random.Random(seed), _strangers(count, seed, DRAWN["toy"])
     described = [reworded(row, rng, synonyms) for row in labels.tolist()]
     return [text for text, _ in described], labels, [named for _, named in described]
 
 
-def _strangers(count: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randint(len(v), (count,), generator=generator) for v in ATTRIBUTES.values()], 1)
+def _strangers(count: int, seed: int, drawn: Drawn) -> Tensor:
+    return drawn.independent(count, torch.Generator().manual_seed(seed))
 
 
 def as_dict(result: CaptionFidelity) -> dict[str, Any]:
@@ -102,15 +127,12 @@ def as_dict(result: CaptionFidelity) -> dict[str, Any]:
     }
 
 
-def _by_name(values: Tensor) -> dict[str, float]:
-    return {name: round(float(value), 4) for name, value in zip(ATTRIBUTES, values, strict=True)}
-
-
 def _probe(sampler: Sampler, train: CaptionedImages, test: CaptionedImages) -> dict[str, float]:
     """Accuracy of a ridge regression from sentence vectors to each attribute, where the caption names it."""
+    assert train.drawn is not None
     fit, held = (_sentences(sampler, data) for data in (train, test))
     result = {}
-    for i, (name, values) in enumerate(ATTRIBUTES.items()):
+    for i, (name, values) in enumerate(train.drawn.attributes.items()):
         (x, labels, asked), (x_held, labels_held, asked_held) = fit, held
         x, target = x[asked[:, i]], F.one_hot(labels[asked[:, i], i], len(values)).double()
         weights = torch.linalg.solve(x.T @ x + 1e-2 * torch.eye(x.shape[1], dtype=x.dtype), x.T @ target)
@@ -120,9 +142,11 @@ def _probe(sampler: Sampler, train: CaptionedImages, test: CaptionedImages) -> d
 
 
 def _sentences(sampler: Sampler, data: CaptionedImages, count: int = 2000) -> tuple[Tensor, Tensor, Tensor]:
-    assert data.labels is not None and data.named is not None
+    assert data.labels is not None and data.named is not None and data.drawn is not None
     sentence = sampler.encode([captions[0] for captions in data.captions[:count]]).sentence
     assert sentence is not None
     x = F.pad(sentence.double().cpu(), (0, 1), value=1.0)
-    asked = torch.tensor([[name in captions[0] for name in ATTRIBUTES] for captions in data.named[:count]])
+    asked = torch.tensor(
+        [[name in captions[0] for name in data.drawn.attributes] for captions in data.named[:count]]
+    )
     return x, data.labels[:count], asked

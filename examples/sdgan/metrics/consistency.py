@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.sdgan.data.birds import ATTRIBUTES, likeliest
+from examples.sdgan.data.birds import likeliest
 from examples.sdgan.data.dataset import CaptionedImages
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
@@ -121,9 +121,9 @@ def likeliest_agreement(triples: Triples, data: CaptionedImages) -> dict[str, An
 
 def _named(triples: Triples, data: CaptionedImages) -> Tensor:
     """(2, N, A) int64, whether the first and the second caption name the attribute."""
-    assert data.named is not None
+    assert data.named is not None and data.drawn is not None
     which = zip(triples.images, triples.captions, strict=True)
-    pairs = [[[n in data.named[i][k] for n in ATTRIBUTES] for k in (a, b)] for i, (a, b) in which]
+    pairs = [[[n in data.named[i][k] for n in data.drawn.attributes] for k in (a, b)] for i, (a, b) in which]
     return torch.tensor(pairs).transpose(0, 1).long()
 
 

@@ -10,21 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.sdgan.data.birds import ATTRIBUTES, draw
 from examples.sdgan.data.birds.attributes import COLOURS, Birds
 from examples.sdgan.data.dataset import to_float
+from examples.sdgan.data.drawn import Drawn
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics.caption_fidelity import AttributeReader
 from examples.sdgan.metrics.interval import bootstrap
 
 PARTS = ("crown", "wing", "belly")
-_NAMES = list(ATTRIBUTES)
 _RARE = 0.02  # of the drawn birds: where fewer have a part, it is not
 _PLACED = 400
 
 
-def edits(sampler: Sampler, reader: AttributeReader, count: int, seed: int) -> dict[str, Any]:
+def edits(sampler: Sampler, reader: AttributeReader, count: int, seed: int, drawn: Drawn) -> dict[str, Any]:
     """Measure edits of generated birds; each with its 95 % interval over birds.
 
     A caption names size, crown, belly and wings, of colours drawn independently; one of the three colours is replaced,
@@ -35,6 +34,7 @@ def edits(sampler: Sampler, reader: AttributeReader, count: int, seed: int) -> d
         reader: of attributes.
         count: birds.
         seed: of birds and edits.
+        drawn: what was trained on.
 
     Returns:
         ``edit_success``: the reader finds the new colour on the part. ``edit_leakage``: of the attributes that the edit
@@ -42,29 +42,31 @@ def edits(sampler: Sampler, reader: AttributeReader, count: int, seed: int) -> d
         where drawn birds of any pose do not have the part. ``binding``: of captions with a colour for the crown and
         another for the wings, and the same with both swapped, those of which all four are right.
     """
-    labels, edited, part = edited_birds(count, seed)
+    labels, edited, part = edited_birds(count, seed, drawn)
     noise = fixed_noise(count, sampler.config.generator.noise_dim, seed=5)
-    images = [sampler.images(list(map(caption, rows.tolist())), noise) for rows in (labels, edited)]
-    found = compare(images[0], images[1], edited, part, reader, places(sampler.config.size))
-    swapped = swapped_birds(labels)
-    pairs = [sampler.images([two_parts(row) for row in rows.tolist()], noise) for rows in swapped]
-    return {**found, "binding": _share(bound(pairs, swapped, reader), torch.ones(count))}
+    images = [sampler.images([caption(row, drawn) for row in rows.tolist()], noise) for rows in (labels, edited)]
+    found = compare(images[0], images[1], edited, part, reader, places(sampler.config.size, drawn))
+    swapped = swapped_birds(labels, drawn)
+    pairs = [sampler.images([two_parts(row, drawn) for row in rows.tolist()], noise) for rows in swapped]
+    return {**found, "binding": _share(bound(pairs, swapped, reader, drawn), torch.ones(count))}
 
 
-def edited_birds(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def edited_birds(count: int, seed: int, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
     """Birds (N, A), the same with another colour of one part, and the column of that part (N,)."""
     rng = torch.Generator().manual_seed(seed + 31)
-    labels = torch.stack([torch.randint(len(v), (count,), generator=rng) for v in ATTRIBUTES.values()], 1)
-    part = torch.tensor([_NAMES.index(name) for name in PARTS])[torch.randint(len(PARTS), (count,), generator=rng)]
+    labels = drawn.independent(count, rng)
+    part = torch.tensor([drawn.names.index(name) for name in PARTS])[
+        torch.randint(len(PARTS), (count,), generator=rng)
+    ]
     shift = 1 + torch.randint(len(COLOURS) - 1, (count,), generator=rng)
     edited, row = labels.clone(), torch.arange(count)
     edited[row, part] = (labels[row, part] + shift) % len(COLOURS)
     return labels, edited, part
 
 
-def swapped_birds(labels: Tensor) -> tuple[Tensor, Tensor]:
+def swapped_birds(labels: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
     """The birds with wings of another colour than the crown, and the same with both colours swapped."""
-    crown, wing = _NAMES.index("crown"), _NAMES.index("wing")
+    crown, wing = drawn.names.index("crown"), drawn.names.index("wing")
     first = labels.clone()
     first[:, wing] = torch.where(labels[:, wing] == labels[:, crown], (labels[:, wing] + 1) % 7, labels[:, wing])
     second = first.clone()
@@ -72,33 +74,33 @@ def swapped_birds(labels: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def caption(row: list[int]) -> str:
-    """Of a bird, naming all but its beak."""
-    size, crown, wing, belly = _words(row)
+def caption(row: list[int], drawn: Drawn) -> str:
+    """Of a bird, naming its size and the three parts that edits change."""
+    size, crown, wing, belly = _words(row, drawn)
     return f"a {size} bird with a {crown} crown and a {belly} belly and {wing} wings"
 
 
-def two_parts(row: list[int]) -> str:
+def two_parts(row: list[int], drawn: Drawn) -> str:
     """Of a bird, naming crown and wings."""
-    _, crown, wing, _ = _words(row)
+    _, crown, wing, _ = _words(row, drawn)
     return f"a bird with a {crown} crown and {wing} wings"
 
 
-def _words(row: list[int]) -> list[str]:
-    return [ATTRIBUTES[name][row[_NAMES.index(name)]] for name in ("size", "crown", "wing", "belly")]
+def _words(row: list[int], drawn: Drawn) -> list[str]:
+    return [drawn.attributes[name][row[drawn.names.index(name)]] for name in ("size", "crown", "wing", "belly")]
 
 
-def places(size: int) -> Tensor:
+def places(size: int, drawn: Drawn) -> Tensor:
     """(A, size, size) bool: where drawn birds have each part, in any pose; nowhere for what has no place."""
-    labels, _, _ = edited_birds(_PLACED, 0)
-    found = torch.zeros(len(_NAMES), size, size, dtype=torch.bool)
+    labels, _, _ = edited_birds(_PLACED, 0, drawn)
+    found = torch.zeros(len(drawn.names), size, size, dtype=torch.bool)
     species = torch.zeros(len(labels), dtype=torch.int64)
     for name in PARTS:
-        column = _NAMES.index(name)
+        column = drawn.names.index(name)
         both = []
         for colour in (COLOURS.index("white"), COLOURS.index("black")):
             labels[:, column] = colour
-            both.append(draw(Birds(labels, species), size, seed=11).int())
+            both.append(drawn.draw(Birds(labels, species), size, 11).int())
         found[column] = ((both[0] - both[1]).abs().amax(1) > 8).double().mean(0) > _RARE
     return found
 
@@ -129,28 +131,28 @@ def compare(
     }
 
 
-def bound(pairs: list[Tensor], wanted: tuple[Tensor, Tensor], reader: AttributeReader) -> Tensor:
+def bound(pairs: list[Tensor], wanted: tuple[Tensor, Tensor], reader: AttributeReader, drawn: Drawn) -> Tensor:
     """(N,) 1 where crown and wings have their colours in both pictures, else 0."""
-    columns = [_NAMES.index("crown"), _NAMES.index("wing")]
+    columns = [drawn.names.index("crown"), drawn.names.index("wing")]
     right = [
         (reader.read(images) == labels)[:, columns].all(1) for images, labels in zip(pairs, wanted, strict=True)
     ]
     return (right[0] & right[1]).double()
 
 
-def drawn(reader: AttributeReader, count: int, seed: int, size: int) -> dict[str, Any]:
+def of_drawings(reader: AttributeReader, count: int, seed: int, size: int, drawn: Drawn) -> dict[str, Any]:
     """The same measures of the drawings themselves: what is best, and the reader's own mistakes."""
-    labels, edited, part = edited_birds(count, seed)
+    labels, edited, part = edited_birds(count, seed, drawn)
     species = torch.zeros(count, dtype=torch.int64)
 
     def image(rows: Tensor) -> Tensor:
-        return to_float(draw(Birds(rows, species), size, seed=12))
+        return to_float(drawn.draw(Birds(rows, species), size, 12))
 
-    found = compare(image(labels), image(edited), edited, part, reader, places(size))
-    swapped = swapped_birds(labels)
+    found = compare(image(labels), image(edited), edited, part, reader, places(size, drawn))
+    swapped = swapped_birds(labels, drawn)
     return {
         **found,
-        "binding": _share(bound([image(rows) for rows in swapped], swapped, reader), torch.ones(count)),
+        "binding": _share(bound([image(rows) for rows in swapped], swapped, reader, drawn), torch.ones(count)),
     }
 
 

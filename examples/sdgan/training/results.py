@@ -10,7 +10,6 @@ import torch
 
 from examples.sdgan.inference.card import write_card
 from examples.sdgan.inference.export import write_model
-from examples.sdgan.metrics import caption_fidelity
 from examples.sdgan.metrics.birds import measure
 from examples.sdgan.plots import samples
 from examples.sdgan.training.callbacks import draw_samples
@@ -31,9 +30,9 @@ def write_results(trainer: Trainer, gan: GanTraining) -> None:
     samples.loss_curves(trainer.history, config.out / "losses.png")
     write_model(config.out / "model", sampler, run.image)
     metrics: dict[str, Any] = {"data": run.train.name, "images": len(run.train), "steps": gan.done}
-    if config.data == "toy":
+    if run.test.drawn is not None:
         with progress_bar(console) as bar:
-            task = bar.add_task("attribute reader", total=caption_fidelity.STEPS, note="measuring")
+            task = bar.add_task("attribute reader", total=run.test.drawn.reader_steps, note="measuring")
             metrics |= measure(
                 sampler, run.train, run.test, config.seed, lambda s: bar.update(task, completed=s + 1)
             )

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from examples.sdgan.config import Config
 from examples.sdgan.data import CaptionedImages, SiamesePairs, open_data
+from examples.sdgan.data.drawn import DRAWN
 from examples.sdgan.data.files import MEMORY
 from examples.sdgan.data.pairs import PairBatch
 from examples.sdgan.data.vocabulary import Vocabulary, tokenize
@@ -224,7 +225,7 @@ def _remember(
 
 
 def _open_data(config: Config, console: Console) -> tuple[CaptionedImages, CaptionedImages]:
-    if config.data == "toy":
+    if config.data in DRAWN:
         console.print("drawing birds ...")
         return open_data(config)
     with progress_bar(console) as bar:

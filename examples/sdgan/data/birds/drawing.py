@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from examples.sdgan.data.birds.attributes import ATTRIBUTES, COLOURS, Birds
+from examples.sdgan.data.birds.shapes import background, beak, ellipse, segment
 
-_RGB = {
+RGB = {
     "red": (0.84, 0.10, 0.12),
     "yellow": (0.96, 0.84, 0.10),
     "green": (0.14, 0.62, 0.22),
@@ -40,7 +39,7 @@ def _draw(labels: Tensor, pose: Tensor, size: int) -> Tensor:
     def vary(low: float, high: float) -> Tensor:
         return (low + (high - low) * next(shade))[:, None, None]
 
-    palette = torch.tensor([_RGB[name] for name in COLOURS])
+    palette = torch.tensor([RGB[name] for name in COLOURS])
 
     def colour(name: str) -> Tensor:
         jitter = torch.stack([next(shade) for _ in range(3)], 1) * 0.10 - 0.05
@@ -57,7 +56,7 @@ def _draw(labels: Tensor, pose: Tensor, size: int) -> Tensor:
     u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     pixel = 2 / size / scale
 
-    image = _background(vary, size)
+    image = background(vary, size)
 
     def paint(distance: Tensor, rgb: Tensor) -> None:
         nonlocal image
@@ -70,48 +69,15 @@ def _draw(labels: Tensor, pose: Tensor, size: int) -> Tensor:
     horn = torch.tensor([0.93, 0.52, 0.10])[None, :, None, None]
     paint((y - 0.74).abs() - 0.05, branch)
     for foot in (-0.08, 0.14):
-        paint(_segment(u, v, (foot, 0.40), (foot + 0.05, 0.72), 0.025), feet)
-    paint(_ellipse(u, v, (-0.66, 0.10), (0.32, 0.11), 0.20 + vary(-0.1, 0.1)), wing * 0.82)
-    paint(_ellipse(u, v, (0.0, 0.14), (0.52, 0.36), 0.10), belly)
+        paint(segment(u, v, (foot, 0.40), (foot + 0.05, 0.72), 0.025), feet)
+    paint(ellipse(u, v, (-0.66, 0.10), (0.32, 0.11), 0.20 + vary(-0.1, 0.1)), wing * 0.82)
+    paint(ellipse(u, v, (0.0, 0.14), (0.52, 0.36), 0.10), belly)
     tip = torch.where(long, torch.full_like(scale, 1.06), torch.full_like(scale, 0.80))
-    paint(_beak(u, v, tip), horn)
-    head = _ellipse(u, v, (0.40, -0.26), (0.27, 0.26), 0.0)
+    paint(beak(u, v, tip), horn)
+    head = ellipse(u, v, (0.40, -0.26), (0.27, 0.26), 0.0)
     paint(head, belly)
     paint(torch.maximum(head, (v + 0.25) - 0.35 * (u - 0.40)), crown)
-    paint(_ellipse(u, v, (-0.12, 0.08), (0.38, 0.22), 0.30 + vary(-0.1, 0.1)), wing)
+    paint(ellipse(u, v, (-0.12, 0.08), (0.38, 0.22), 0.30 + vary(-0.1, 0.1)), wing)
     paint(((u - 0.47).square() + (v + 0.22).square()).sqrt() - 0.065, torch.ones(1, 3, 1, 1))
     paint(((u - 0.48).square() + (v + 0.22).square()).sqrt() - 0.040, torch.zeros(1, 3, 1, 1))
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _background(vary, size: int) -> Tensor:
-    """A soft vertical gradient between two muted colours."""
-    down = torch.linspace(0, 1, size)[None, None, :, None]
-    hue, brightness = vary(0, 2 * math.pi)[:, None], vary(0.56, 0.72)[:, None]
-    thirds = torch.tensor([0.0, 2.1, 4.2])[None, :, None, None]
-    top = brightness + 0.09 * (hue + thirds).cos()
-    bottom = brightness * 0.85 + 0.07 * (hue + 1.2 + thirds).cos()
-    return (top + (bottom - top) * down).expand(-1, -1, -1, size).clone()
-
-
-def _ellipse(
-    u: Tensor, v: Tensor, centre: tuple[float, float], radii: tuple[float, float], tilt: float | Tensor
-) -> Tensor:
-    tilt = torch.as_tensor(tilt)
-    p, q = u - centre[0], v - centre[1]
-    p, q = p * tilt.cos() - q * tilt.sin(), p * tilt.sin() + q * tilt.cos()
-    return (((p / radii[0]).square() + (q / radii[1]).square()).sqrt() - 1) * min(radii)
-
-
-def _segment(u: Tensor, v: Tensor, a: tuple[float, float], b: tuple[float, float], width: float) -> Tensor:
-    p, q, bx, by = u - a[0], v - a[1], b[0] - a[0], b[1] - a[1]
-    along = ((p * bx + q * by) / (bx * bx + by * by)).clamp(0, 1)
-    return ((p - along * bx).square() + (q - along * by).square()).sqrt() - width
-
-
-def _beak(u: Tensor, v: Tensor, tip: Tensor) -> Tensor:
-    """A triangle from the head to ``tip``."""
-    start, centre, half = 0.58, -0.20, 0.13
-    slope = half / (tip - start)
-    side = ((v - centre).abs() - (tip - u) * slope) / (1 + slope.square()).sqrt()
-    return torch.maximum(side, start - u)
