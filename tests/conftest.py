@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from scbn import ops
 from scbn.ops.cpu import tiles
 
-settings.register_profile("default", deadline=None, max_examples=34, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 # Of the tests in tests/testing that draw whole calls: few, and the same ones, in the suite; as many as asked, and others.
 _asked = os.environ.get("SCBN_FUZZ_EXAMPLES")

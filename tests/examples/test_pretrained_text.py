@@ -217,7 +217,8 @@ def broken(folder: Path, how: str) -> EncoderOptions:
 def test_what_is_no_text_model_is_said_in_a_sentence(
     how: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable is read when the library is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TextModelError, match=told) as error:
         PretrainedTextEncoder(broken(tmp_path, how))
     assert "\n" not in str(error.value)

@@ -55,7 +55,6 @@ if __name__ == "__main__":
     ("place", "rank"),
     [
         ("save", 0),
-        ("curves", 0),
         ("logger", 0),
         ("export", 0),
         ("data", 1),

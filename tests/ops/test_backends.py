@@ -67,6 +67,8 @@ def test_blocked_equals_eager(
 ) -> None:
     if of_batch and shape[0] * shape[2] == 1:
         pytest.skip("a single value per channel has no batch statistics")
+    if last and words == 64:
+        pytest.skip("in either layout the words are rows of a product alone")
     args = arguments(*shape, words, of_samples=of_samples, last=last)
     given = None if of_batch else Statistics(torch.randn(shape[1]).double(), torch.rand(shape[1]).double() + 0.5)
     y, grads = gradients(functools.partial(blocked, given=given), args)

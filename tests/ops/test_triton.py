@@ -104,9 +104,9 @@ SHAPES = [
     (2, 1, 15, 1),
     (1, 512, 15, 18),
     (3, 64, 77, 64),
-    (2, 32, 63 * 65, 18),
+    (2, 32, 63 * (65 if DEVICE == "cuda" else 33), 18),
     (3, 17, 33, 100),
-    (1, 2, 256 * 256, 3),
+    (1, 2, 256 * (256 if DEVICE == "cuda" else 32), 3),
 ]
 
 
@@ -214,7 +214,7 @@ def test_opcheck() -> None:
     check_ops(torch.float32, "triton", DEVICE)
 
 
-@pytest.mark.parametrize("cue", CUES)
+@pytest.mark.parametrize("cue", ["sentence", "both"])
 def test_one_graph_for_every_caption_length(cue: str) -> None:
     torch._dynamo.reset()
     frames = torch._dynamo.utils.counters["stats"]
