@@ -14,10 +14,11 @@ from helpers.miniature import shrink
 from helpers.text_models import text_model
 from PIL import Image
 
-from examples.sdgan import ablate, report
+from examples.sdgan import ablate, edits, report
 from examples.sdgan.data import toy
 from examples.sdgan.data.birds import likeliest
 from examples.sdgan.data.birds.attributes import MUTATION, SPECIES, prototypes
+from examples.sdgan.data.drawn import DRAWN
 from examples.sdgan.inference.export import load_sampler
 from examples.sdgan.metrics import consistency
 
@@ -114,6 +115,23 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
         discriminator=dataclasses.replace(base.discriminator, channels=8),
     )
     monkeypatch.setattr(ablate, "base_config", lambda: tiny)
+
+
+@pytest.mark.usefixtures("_few")
+def test_an_ablation_of_the_harder_birds_and_its_edits(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--steps", "2", "--measure-every", "2", "--images", "20", "--seeds", "0"]
+    arguments += ["--encoder-steps", "2", "--variants", "SCBN both + attention", "--which", "arms"]
+    assert ablate.main([*arguments, "--data", "birds-hard"]) == 0
+    (record,) = ablate.read_results(tmp_path / "results.jsonl")
+    assert record["config"]["data"] == "birds-hard" and record["config"]["size"] == 64
+    (point,) = record["points"]
+    assert {"caption_fidelity", "novel_caption_fidelity", "unseen_caption_fidelity"} <= point.keys()
+    assert not any(
+        name.startswith(("likeliest", "synonym")) for name in point
+    )  # of the toy birds' words and species
+    assert set(point["caption_fidelity"]["each"]) == set(DRAWN["birds-hard"].attributes)
+    assert edits.main(["--runs", str(tmp_path), "--images", "20"]) == 0
+    assert "SCBN both + attention" in (tmp_path / "edits.md").read_text()
 
 
 @pytest.mark.usefixtures("_few")

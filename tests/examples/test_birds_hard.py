@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.miniature import shrink
 
+from examples.sdgan import train
 from examples.sdgan.data.birds.attributes import COLOURS, Birds
 from examples.sdgan.data.birds_hard import ATTRIBUTES, describe, draw, grammar, held_out, sample_birds
 from examples.sdgan.data.birds_hard.attributes import NAMES, prototypes
@@ -133,3 +137,26 @@ def test_unseen_combinations_are_those_held_out() -> None:
     found = unseen_fidelity(Wrong(), Reader(), 50, 0, DRAWN["birds-hard"])  # type: ignore[arg-type]
     assert len(asked) == found.images == 50 and found.value == 0.5
     assert (found.each["crown"], found.each["wing"]) == (1.0, 0.0)
+
+
+def test_a_run_tells_what_it_draws_of_unseen_combinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch.setattr, test=40)
+    tiny = [
+        "--batch-size",
+        "2",
+        "--steps",
+        "2",
+        "--encoder-steps",
+        "2",
+        "--encoder.batch-size",
+        "4",
+        "--size",
+        "32",
+    ]
+    tiny += ["--generator.channels", "4", "4", "--discriminator.channels", "4", "--accelerator", "cpu"]
+    assert train.main(["--data", "birds-hard", *tiny, "--encoder.dim", "8", "--out", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics["reader_accuracy"]) == set(metrics["sentence_probe"]) == set(ATTRIBUTES)
+    low, high = metrics["unseen_caption_fidelity"]["interval_95"]
+    assert low <= metrics["unseen_caption_fidelity"]["value"] <= high
+    assert 'license: "mit"' in (tmp_path / "model" / "README.md").read_text()
