@@ -46,6 +46,23 @@ def test_x_lies_in_memory_as_was_asked(layout, allocator) -> None:
     assert seen and all(x.is_contiguous(memory_format=run.LAYOUTS[layout]) for x in seen)
 
 
+@pytest.mark.parametrize("name", ["a rival", "WordSCBN, in a compiled model"])
+def test_only_a_rival_that_does_not_compile_is_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def broken(candidate, setting):
+        raise RuntimeError("C++ compile error")
+
+    monkeypatch.setattr(run, "check_correctness", broken)
+    rivals = [Candidate(name, "word", lambda layer: layer, compiled=True)]
+    if name != "a rival":
+        with pytest.raises(RuntimeError, match="compile error"):
+            run.measure((2, 4, 6, 5), rivals, Setting(words=3, rounds=1), lambda text: None)
+        return
+    assert run.measure((2, 4, 6, 5), rivals, Setting(words=3, rounds=1), lambda text: None) == []
+    assert "a rival: left out, torch.compile fails" in capsys.readouterr().err
+
+
 def test_the_trainers_parts_are_methods_of_it() -> None:
     assert all(callable(getattr(GanTraining, name)) for name in trainer.PARTS)
 
