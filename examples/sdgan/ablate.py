@@ -217,11 +217,12 @@ class Tools:
         captions, strangers, stranger_named = novel_captions(count, self.seed, drawn)
         novel = self.reader.read(sampler.images(captions, noise))
         more: dict[str, Any] = {}
-        if run.config.data == "toy":
+        if drawn.reworded is not None:
             for name, synonyms in (("reworded", False), ("synonym", True)):
-                said, strange, what = reworded_captions(count, self.seed, synonyms)
+                said, strange, what = reworded_captions(count, self.seed, synonyms, drawn)
                 found = self.reader.read(sampler.images(said, noise))
                 more[f"{name}_caption_fidelity"] = as_dict(caption_fidelity(found, strange, what, names))
+        if drawn.likeliest is not None:
             likeliest = consistency.likeliest_agreement(triples, data)
             more |= {f"likeliest_{k}": v for k, v in likeliest.items()}
         if drawn.held_out is not None:

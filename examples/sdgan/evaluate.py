@@ -210,14 +210,14 @@ def _attributes(
         train, sampler.config.size, seed, lambda s: bar.update(task, completed=s + 1)
     )
     found = measure(sampler, train, test, seed, lambda step: None, reader)
-    keep = ("caption_fidelity", "novel_caption_fidelity", "chance")
+    keep = ("caption_fidelity", "novel_caption_fidelity", "unseen_caption_fidelity", "chance")
     agreement = consistency.attribute_agreement(triples, test, reader.read)
-    common = consistency.likeliest_agreement(triples, test)
-    return (
-        {name: found[name] for name in keep}
-        | {f"agreement_{name}": value for name, value in agreement.items()}
-        | {f"likeliest_agreement_{name}": common[name] for name in ("all", "one", "neither")}
-    )
+    measured = {name: found[name] for name in keep if name in found}
+    measured |= {f"agreement_{name}": value for name, value in agreement.items()}
+    if test.drawn is not None and test.drawn.likeliest is not None:
+        common = consistency.likeliest_agreement(triples, test)
+        measured |= {f"likeliest_agreement_{name}": common[name] for name in ("all", "one", "neither")}
+    return measured
 
 
 def _captions(data: CaptionedImages, count: int) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.miniature import shrink
 
-from examples.sdgan import train
+from examples.sdgan import evaluate, train
 from examples.sdgan.data.birds.attributes import COLOURS, Birds
 from examples.sdgan.data.birds_hard import ATTRIBUTES, describe, draw, grammar, held_out, sample_birds
 from examples.sdgan.data.birds_hard.attributes import NAMES, prototypes
@@ -159,4 +159,9 @@ def test_a_run_tells_what_it_draws_of_unseen_combinations(tmp_path: Path, monkey
     assert set(metrics["reader_accuracy"]) == set(metrics["sentence_probe"]) == set(ATTRIBUTES)
     low, high = metrics["unseen_caption_fidelity"]["interval_95"]
     assert low <= metrics["unseen_caption_fidelity"]["value"] <= high
-    assert 'license: "mit"' in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert 'license: "mit"' in card and "no training bird has" in card
+    assert evaluate.main(["--checkpoint", str(tmp_path), "--images", "20"]) == 0
+    report = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert {"caption_fidelity", "unseen_caption_fidelity", "agreement_one"} <= report["measures"].keys()
+    assert not any(name.startswith("likeliest") for name in report["measures"])

@@ -26,6 +26,8 @@ class Drawn:
         seeds: of each split.
         reader_steps: what a classifier of the attributes needs.
         held_out: which birds have a combination that no training bird has, (N,) bool; ``None``: there is no such.
+        likeliest: of labels and which of them are known, the likeliest of all; ``None``: nobody worked it out.
+        reworded: a caption that no training caption is like, with or without synonyms, and what it names; or ``None``.
     """
 
     title: str
@@ -36,6 +38,8 @@ class Drawn:
     seeds: Mapping[str, int]
     reader_steps: int
     held_out: Callable[[Tensor], Tensor] | None = None
+    likeliest: Callable[[Tensor, Tensor], Tensor] | None = None
+    reworded: Callable[[list[int], random.Random, bool], tuple[str, list[str]]] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -56,6 +60,8 @@ DRAWN: dict[str, Drawn] = {
         birds.describe,
         {"train": 1, "test": 2},
         350,
+        likeliest=birds.likeliest,
+        reworded=birds.reworded,
     ),
     "birds-hard": Drawn(
         "harder embedded birds",
@@ -65,6 +71,6 @@ DRAWN: dict[str, Drawn] = {
         birds_hard.describe,
         {"train": 3, "test": 4},
         1000,
-        birds_hard.held_out,
+        held_out=birds_hard.held_out,
     ),
 }

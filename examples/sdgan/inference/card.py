@@ -20,6 +20,7 @@ _DATA = {
 }
 _TOLD = {
     "caption_fidelity": "Share of the attributes named in held-out captions that a classifier finds in the pictures",
+    "unseen_caption_fidelity": "The same for combinations of crown and wings that no training bird has",
     "novel_caption_fidelity": "The same for birds whose attributes were drawn independently",
     "chance": "Caption fidelity by chance",
     "r_precision": "How often the matching network that it was trained with finds the caption among {candidates}",

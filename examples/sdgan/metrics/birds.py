@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.sdgan.data.birds import reworded
 from examples.sdgan.data.dataset import CaptionedImages, to_float
-from examples.sdgan.data.drawn import DRAWN, Drawn
+from examples.sdgan.data.drawn import Drawn
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
 from examples.sdgan.metrics.caption_fidelity import (
@@ -106,10 +105,11 @@ def novel_captions(count: int, seed: int, drawn: Drawn) -> Captions:
     return [texts[0] for texts, _ in described], labels, [named[0] for _, named in described]
 
 
-def reworded_captions(count: int, seed: int, synonyms: bool) -> Captions:
-    """The toy birds in sentences of other forms, with ``synonyms`` in other words too: see :func:`reworded`."""
-    rng, labels = random.Random(seed), _strangers(count, seed, DRAWN["toy"])
-    described = [reworded(row, rng, synonyms) for row in labels.tolist()]
+def reworded_captions(count: int, seed: int, synonyms: bool, drawn: Drawn) -> Captions:
+    """The same birds in sentences of other forms, with ``synonyms`` in other words too."""
+    assert drawn.reworded is not None
+    rng, labels = random.Random(seed), _strangers(count, seed, drawn)
+    described = [drawn.reworded(row, rng, synonyms) for row in labels.tolist()]
     return [text for text, _ in described], labels, [named for _, named in described]
 
 

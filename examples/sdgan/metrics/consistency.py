@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.sdgan.data.birds import likeliest
 from examples.sdgan.data.dataset import CaptionedImages
 from examples.sdgan.data.noise import fixed_noise
 from examples.sdgan.inference.sampler import Sampler
@@ -112,8 +111,8 @@ def likeliest_agreement(triples: Triples, data: CaptionedImages) -> dict[str, An
     What two captions of one bird have in common, given how species settle attributes; a generator can agree more often
     than this only by ignoring the caption, or by guessing alike where the likeliest value differs.
     """
-    assert data.labels is not None
-    labels = data.labels[triples.images]
+    assert data.labels is not None and data.drawn is not None and data.drawn.likeliest is not None
+    likeliest, labels = data.drawn.likeliest, data.labels[triples.images]
     named = _named(triples, data).bool()
     first, second = (likeliest(labels, mask) for mask in named)
     return _agreements(first, second, named.sum(0))
